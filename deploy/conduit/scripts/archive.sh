@@ -1,0 +1,176 @@
+# shellcheck shell=bash
+# archive.sh: what backup.sh and restore.sh share. Sourced after common.sh, never run.
+#
+# A snapshot is a restic snapshot whose root holds
+#   manifest.json  path, size and SHA-256 of every other file, the site's name and signing key
+#   data/          Conduit's database directory: RocksDB files and media/
+#   site/          what else makes the site: configuration, units, secrets, certificates, binary
+#
+# Exit codes are those of the whole kit (see common.sh).
+
+readonly ROOT=$CONDUIT_ROOT
+readonly DATA=$ROOT/data
+# On the file system of the data directory: links and renames do not cross file systems.
+readonly STAGING=$ROOT/staging
+readonly BACKUPS=$ROOT/backups
+# One JSON line per good backup, oldest first. What is not listed here is not a backup.
+# shellcheck disable=SC2034 # used by the scripts that source this
+readonly CATALOG=$BACKUPS/catalog.jsonl
+
+# Test hook: when this root-owned file holds the name of a step, the script kills itself with
+# SIGKILL as that step begins. /run belongs to root and is empty after a boot.
+FAILPOINT=/run/conduit-none.failpoint
+
+# step NAME: names the step in the journal, and dies there if the failpoint asks for it.
+step() {
+  # shellcheck disable=SC2034 # named in the message of an unexpected failure
+  STEP=$1
+  printf 'step %s\n' "$1" >&2
+  if [[ -f $FAILPOINT && -O $FAILPOINT && $(<"$FAILPOINT") == "$1" ]]; then
+    kill -KILL $$
+  fi
+}
+
+# open_repository [REPOSITORY] [PASSWORD_FILE]: sets restic's environment. backup.env may name
+# another repository (RESTIC_REPOSITORY=s3:...) and its credentials.
+open_repository() {
+  if [[ -f $ROOT/backup.env ]]; then
+    [[ -O $ROOT/backup.env ]] \
+      || fail 3 "\`$ROOT/backup.env\` is not owned by root" "run \`chown root:root $ROOT/backup.env\`; it holds credentials"
+    set -a
+    # shellcheck source=/dev/null
+    source "$ROOT/backup.env"
+    set +a
+  fi
+  RESTIC_REPOSITORY=${1:-${RESTIC_REPOSITORY:-$BACKUPS/restic}}
+  RESTIC_PASSWORD_FILE=${2:-${RESTIC_PASSWORD_FILE:-$ROOT/secrets/restic-password}}
+  export RESTIC_REPOSITORY RESTIC_PASSWORD_FILE RESTIC_CACHE_DIR=$BACKUPS/cache
+}
+
+# repository_is_local: whether the repository is a directory of this machine.
+repository_is_local() { [[ $RESTIC_REPOSITORY == /* ]]; }
+
+# A local repository gains nothing from restic's cache, which would only fill the disk.
+run_restic() {
+  if repository_is_local; then
+    restic --no-cache "$@"
+  else
+    restic "$@"
+  fi
+}
+
+# toml_value FILE KEY: the value of a plain `KEY = "value"` line, empty when there is none.
+toml_value() { sed -n -E "s/^[[:space:]]*$2[[:space:]]*=[[:space:]]*\"([^\"]*)\".*/\1/p" "$1" | head -n 1; }
+
+# conduit_is_up: whether systemd runs Conduit or is about to (a restart counts as running).
+conduit_is_up() {
+  case $(systemctl show -P ActiveState conduit.service) in
+    inactive | failed) return 1 ;;
+    *) return 0 ;;
+  esac
+}
+
+# database_is_locked: whether a process holds RocksDB's LOCK. It is a POSIX lock, invisible to
+# flock(1); the kernel lists it in /proc/locks as `... MAJOR:MINOR:INODE START END`.
+database_is_locked() {
+  local inode
+  [[ -e $DATA/LOCK ]] || return 1
+  inode=$(stat -c %i "$DATA/LOCK")
+  grep -q -E "POSIX .*:$inode [0-9]+ " /proc/locks
+}
+
+# list_tree DIR: one line `PATH<TAB>BYTES<TAB>SHA256` per file below DIR except manifest.json, sorted.
+list_tree() {
+  (
+    cd "$1" || exit
+    find . -type f ! -path ./manifest.json -printf '%P\0' | LC_ALL=C sort -z >"$1.names"
+    paste \
+      <(tr '\0' '\n' <"$1.names") \
+      <(xargs -0 -r stat -c %s -- <"$1.names") \
+      <(xargs -0 -r sha256sum -b -- <"$1.names" | cut -c -64)
+    rm -f "$1.names"
+  )
+}
+
+# list_manifest FILE: the same lines as list_tree, as the manifest promises them.
+list_manifest() {
+  jq -r '.files | to_entries[] | [.key, .value.bytes, .value.sha256] | @tsv' "$1" | LC_ALL=C sort
+}
+
+# check_database DIR: a RocksDB directory that Conduit would open as the database it was, rather
+# than found a new homeserver in (create_if_missing, Conduit src/database/abstraction/rocksdb.rs:34).
+# Write-ahead logs hold whatever was not flushed: Conduit never flushes at its end (rocksdb.rs:107).
+check_database() {
+  local dir=$1 manifest
+  [[ -s $dir/IDENTITY && -s $dir/CURRENT ]] || { echo "\`CURRENT\` or \`IDENTITY\` is missing"; return 1; }
+  manifest=$(<"$dir/CURRENT")
+  [[ $manifest == MANIFEST-* && $manifest != */* && -s $dir/$manifest ]] \
+    || { echo "\`CURRENT\` names \`$manifest\`, which is not there"; return 1; }
+  compgen -G "$dir/OPTIONS-*" >/dev/null || { echo "no \`OPTIONS-*\` file"; return 1; }
+  compgen -G "$dir/*.log" >/dev/null || { echo "no write-ahead log (\`*.log\`)"; return 1; }
+}
+
+# torn_media LIST: prints the media paths in a list_tree listing whose name is not the SHA-256 of
+# their content (Conduit stores media as media/<2 hex>/<2 hex>/<60 hex>, service/globals/mod.rs:495).
+torn_media() {
+  awk -F '\t' '$1 ~ /^data\/media\// {
+    name = substr($1, 12); gsub("/", "", name)
+    if (name != $3) print $1
+  }' "$1"
+}
+
+# check_snapshot_tree DIR: proves a restored tree against its manifest; prints what is wrong.
+check_snapshot_tree() {
+  local dir=$1 wrong
+  [[ -f $dir/manifest.json ]] || { echo "\`manifest.json\` is missing"; return 1; }
+  jq -e '.format == 1 and (.files | length > 0) and (.server_name | type == "string")
+    and (.key_id | type == "string") and (.public_key | type == "string")' \
+    "$dir/manifest.json" >/dev/null 2>&1 || { echo "\`manifest.json\` is not a manifest of format 1"; return 1; }
+  wrong=$(find "$dir" ! -type f ! -type d -printf '%P\n' | head -n 3)
+  [[ -z $wrong ]] || { echo "neither file nor directory: \`$wrong\`"; return 1; }
+  list_tree "$dir" >"$dir.found"
+  list_manifest "$dir/manifest.json" >"$dir.promised"
+  wrong=$(LC_ALL=C comm -3 "$dir.promised" "$dir.found" | sed 's/^\t//' | cut -f 1 | LC_ALL=C sort -u | head -n 3 | paste -sd ' ')
+  [[ -z $wrong ]] || { echo "not as the manifest promises: \`$wrong\`"; return 1; }
+  wrong=$(LC_ALL=C comm -13 <(jq -r '.damaged_media[]' "$dir/manifest.json" | LC_ALL=C sort) \
+    <(torn_media "$dir.found" | LC_ALL=C sort) | head -n 3 | paste -sd ' ')
+  [[ -z $wrong ]] || { echo "media whose content is not what its name says: \`$wrong\`"; return 1; }
+  check_database "$dir/data" || return 1
+  rm -f "$dir.found" "$dir.promised"
+}
+
+# read_back SNAPSHOT MANIFEST: reads every byte of the snapshot out of the repository, without
+# needing disk space, and compares it with the manifest; prints what is wrong.
+read_back() {
+  local snapshot=$1 manifest=$2 work wrong
+  work=$(mktemp -d "$STAGING/readback.XXXXXX")
+  # tar calls the command once per file, with the content on its standard input.
+  # shellcheck disable=SC2016
+  if ! run_restic dump --no-lock --archive tar "$snapshot" / 2>"$work/error" \
+    | tar --extract --file - --to-command='printf "%s\t%s\t" "${TAR_FILENAME#/}" "$TAR_SIZE"; exec sha256sum' \
+      >"$work/raw" 2>>"$work/error"; then
+    echo "snapshot \`$snapshot\` cannot be read: $(tail -n 1 "$work/error")"
+    rm -rf "$work"
+    return 1
+  fi
+  sed 's/ *-$//' "$work/raw" | LC_ALL=C sort >"$work/found"
+  {
+    list_manifest "$manifest"
+    printf 'manifest.json\t%s\t%s\n' "$(stat -c %s "$manifest")" "$(sha256sum <"$manifest" | cut -c -64)"
+  } | LC_ALL=C sort >"$work/promised"
+  wrong=$(LC_ALL=C comm -3 "$work/promised" "$work/found" | sed 's/^\t//' | cut -f 1 | LC_ALL=C sort -u | head -n 3 | paste -sd ' ')
+  rm -rf "$work"
+  [[ -z $wrong ]] || { echo "snapshot \`$snapshot\` does not hold what was backed up: \`$wrong\`"; return 1; }
+}
+
+# replace_file TARGET: standard input becomes TARGET at once or not at all, also over a power cut.
+replace_file() {
+  local partial=$1.partial
+  cat >"$partial"
+  sync "$partial"
+  mv -T "$partial" "$1"
+  sync "$(dirname "$1")"
+}
+
+# human BYTES: a size for people.
+human() { numfmt --to=iec-i --suffix=B --format=%.1f "$1"; }
