@@ -1,0 +1,98 @@
+# shellcheck shell=bash disable=SC2034 # sourced by install.sh: variables are shared with its other parts
+# Starting Conduit, and going back when a new one does not become healthy.
+
+# Time for a start, migrations included; after it an upgrade is rolled back.  Below TimeoutStartSec of the unit.
+: "${CONDUIT_HEALTHY_WITHIN:=120}"
+
+LINK=$ROOT/conduit
+OLD_TARGET= # what the link pointed to
+SNAPSHOT=   # the data as it was before the new server touched it
+STARTED_AT= # when the new server was started, for the journal
+
+# set_link TARGET: the rename makes it atomic; there is no moment without a server behind the link.
+set_link() {
+  ln --symbolic --force --no-dereference "$1" "$LINK.new~"
+  mv --force --no-target-directory "$LINK.new~" "$LINK"
+}
+
+# start_conduit: returns when it serves (the unit's guard waits), or fails.
+start_conduit() {
+  STARTED_AT=$EPOCHSECONDS
+  timeout "$CONDUIT_HEALTHY_WITHIN" systemctl start conduit.service 2>/dev/null
+}
+
+show_journal() { journalctl --unit=conduit.service --since="@$STARTED_AT" --lines=12 --no-pager --output=cat >&2 || true; }
+
+# first_start: a site without an identity; there is nothing to go back to.
+first_start() {
+  start_conduit && return
+  show_journal
+  systemctl stop conduit.service || true
+  fail 1 "conduit did not become healthy" "its last words are above; mend the cause and run this again (what was installed stays)"
+}
+
+# take_snapshot: the stopped database next to the live one.  RocksDB never changes an *.sst file and media is written
+# once, so both are linked; everything else is appended to in place and must be copied.
+take_snapshot() {
+  SNAPSHOT=$ROOT/staging/before-upgrade
+  rm --recursive --force "$SNAPSHOT"
+  cp --archive --link "$ROOT/data" "$SNAPSHOT"
+  find "$ROOT/data" -maxdepth 1 -type f ! -name '*.sst' -print0 |
+    xargs --null --no-run-if-empty cp --archive --remove-destination --target-directory="$SNAPSHOT"
+}
+
+# guarded_start NEW_TARGET: stop, snapshot, swap, start; or everything back as it was (exit 4).
+guarded_start() {
+  lock backup # a backup that has the server stopped would start it under our hands
+  trap 'roll_back "interrupted"' INT TERM
+  systemctl stop conduit.service
+  systemctl reset-failed conduit.service 2>/dev/null || true
+  take_snapshot
+  if [[ $1 != "$OLD_TARGET" ]]; then set_link "$1"; fi
+  start_conduit || roll_back "did not become healthy within $CONDUIT_HEALTHY_WITHIN s, or not as this site"
+  trap - INT TERM
+  rm --recursive --force "$SNAPSHOT"
+}
+
+# roll_back REASON: the old server on the old data.
+roll_back() {
+  trap '' INT TERM
+  local failed=${RELEASE:-}
+  note "conduit $1; rolling back"
+  show_journal
+  systemctl kill --signal=KILL conduit.service 2>/dev/null || true
+  systemctl stop conduit.service || true
+  undo_files
+  set_link "$OLD_TARGET"
+  # What the failed server wrote was acknowledged to nobody; what it migrated the old one cannot read.
+  rm --recursive --force "$ROOT/staging/failed"
+  mv --no-target-directory "$ROOT/data" "$ROOT/staging/failed"
+  mv --no-target-directory "$SNAPSHOT" "$ROOT/data"
+  systemctl daemon-reload
+  systemctl reset-failed conduit.service 2>/dev/null || true
+  start_conduit || {
+    show_journal
+    fail 1 "the new server failed, and the old one does not start either" \
+      "the data is as it was before (the failed server's copy: $ROOT/staging/failed); see journalctl -u conduit, or restore.md"
+  }
+  rm --recursive --force "$ROOT/staging/failed"
+  if [[ "releases/$failed/conduit" != "$OLD_TARGET" ]]; then rm --recursive --force "$ROOT/releases/${failed:?}"; fi
+  fail 4 "\`conduit $VERSION\` ($failed) $1; rolled back to \`$OLD_TARGET\`, which serves again" \
+    "the failed server's last words are above; nothing was lost, the new release is removed"
+}
+
+# ensure_identity: records what this site is, once it serves.
+ensure_identity() {
+  local file=$ROOT/site.identity verb=create name id key
+  if [[ -s $file ]]; then
+    verb=replace
+    if [[ $(site_identity installed_version) == "$VERSION" ]]; then return; fi
+  fi
+  change "$verb" "$file" "(0644 root:root)" || return 0
+  read -r name id key < <(published_key) || fail 1 "cannot read the signing key of the running server" "is \`allow_federation = true\` in conduit.toml?"
+  [[ $name == "$SERVER_NAME" ]] || fail 1 "the server calls itself \`$name\`, not \`$SERVER_NAME\`" \
+    "conduit.toml (kept, it was edited) names another server; mend it before anything depends on it"
+  write_file "$file" 0644 root:root "$(jq --null-input --arg n "$name" --arg i "$id" --arg k "$key" --arg v "$VERSION" \
+    '{server_name: $n, key_id: $i, public_key: $k, installed_version: $v}')"$'\n'
+  sync "$file"
+}

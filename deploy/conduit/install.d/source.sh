@@ -1,0 +1,118 @@
+# shellcheck shell=bash disable=SC2034 # sourced by install.sh: variables are shared with its other parts
+# Where the server comes from, and whether it is what it should be.  Nothing is executed before its checksum is right.
+
+# --- the pinned release ----------------------------------------------------------------------------------------------
+# A CI job's artifact: unlike `master`, a job's artifact does not move.  Upstream signs nothing, so the digest is the pin.
+PINNED_VERSION=0.10.12
+PINNED_SHA256=589867ce1a0fb07c104feae8f0d5e15aee8328983bdc4ebc488d46a86ea5f63b
+PINNED_URL='https://gitlab.com/famedly/conduit/-/jobs/12572491120/artifacts/raw/x86_64-unknown-linux-musl?inline=false'
+# ---------------------------------------------------------------------------------------------------------------------
+
+SOURCE=    # the verified file; empty when the wanted release is installed already
+DIGEST=    # its SHA-256
+BOOTSTRAP= # fleet-bootstrap of the bundle, if any
+
+# digest_of FILE: its SHA-256 in REPLY.
+digest_of() { read -r REPLY _ < <(sha256sum -- "$1") || fail 1 "cannot read \`$1\`" "check the file and the disk (dmesg)"; }
+
+# choose_source: sets SOURCE, DIGEST, BOOTSTRAP; refuses what is damaged, foreign or of another version.
+choose_source() {
+  if [[ -n $BUNDLE ]]; then take_bundle; fi
+  if [[ -n $BINARY ]]; then
+    take_binary "$BINARY" "${SHA256:-$PINNED_SHA256}"
+  elif [[ -z $DIGEST ]]; then
+    take_download
+  fi
+  RELEASE=$VERSION-${DIGEST:0:12}
+}
+
+take_bundle() {
+  local sums=$BUNDLE/SHA256SUMS name digest
+  [[ -d $BUNDLE ]] || fail 3 "no bundle directory \`$BUNDLE\`" "copy the bundle there, or leave \`--bundle\` out to download"
+  [[ -f $sums ]] || fail 3 "the bundle \`$BUNDLE\` has no \`SHA256SUMS\`" "make it: (cd $BUNDLE && sha256sum conduit fleet-bootstrap >SHA256SUMS)"
+  (cd "$BUNDLE" && sha256sum --check --strict --quiet SHA256SUMS >&2) ||
+    fail 3 "the bundle \`$BUNDLE\` does not match its \`SHA256SUMS\`" "it is damaged or incomplete; copy it again"
+  for name in conduit fleet-bootstrap; do
+    [[ -e $BUNDLE/$name ]] || continue
+    digest=$(awk -v name="$name" '$2 == name || $2 == "*" name || $2 == "./" name { print $1; exit }' "$sums")
+    [[ -n $digest ]] || fail 3 "\`$BUNDLE/$name\` is not listed in \`SHA256SUMS\`" "nothing is used without a checksum; add its line"
+    if [[ $name == fleet-bootstrap ]]; then
+      BOOTSTRAP=$BUNDLE/$name
+    elif [[ -z $BINARY ]]; then
+      [[ -z $SHA256 || $digest == "$SHA256" ]] ||
+        fail 3 "\`$BUNDLE/conduit\` has SHA-256 \`$digest\`, \`--sha256\` says \`$SHA256\`" "this is not the file you mean"
+      SOURCE=$BUNDLE/$name DIGEST=$digest
+      check_program "$SOURCE"
+    fi
+  done
+}
+
+# take_binary FILE SHA256
+take_binary() {
+  [[ -f $1 ]] || fail 3 "no file \`$1\`" "give the path of a conduit binary to \`--binary\`"
+  digest_of "$1"
+  [[ $REPLY == "$2" ]] || fail 3 "\`$1\` has SHA-256 \`$REPLY\`, expected \`$2\`" \
+    "it is damaged or another build; if it is your own build say so: \`--sha256 $REPLY\`"
+  SOURCE=$1 DIGEST=$REPLY
+  check_program "$1"
+}
+
+take_download() {
+  local url=${URL:-$PINNED_URL}
+  DIGEST=${SHA256:-$PINNED_SHA256}
+  local installed=$ROOT/releases/$VERSION-${DIGEST:0:12}/conduit
+  if [[ -f $installed ]]; then
+    digest_of "$installed"
+    if [[ $REPLY == "$DIGEST" ]]; then return; fi
+  fi
+  [[ -n $URL || $(uname -m) == x86_64 ]] ||
+    fail 3 "the pinned release is for x86_64, this machine is \`$(uname -m)\`" "build Conduit $VERSION and pass \`--binary FILE --sha256 HEX\`"
+  SOURCE=$TEMP/conduit
+  if change download "$url"; then
+    local progress=(--silent --show-error)
+    if [[ -t 2 ]]; then progress=(--progress-bar); fi
+    curl --fail --location --proto '=https,http' --connect-timeout 10 --max-time 900 --retry 2 "${progress[@]}" --output "$SOURCE" "$url" ||
+      fail 3 "cannot download \`$url\`" "offline? copy a bundle to the machine and pass \`--bundle DIR\`"
+    chmod 0755 "$SOURCE"
+    take_binary "$SOURCE" "$DIGEST"
+  fi
+}
+
+# check_program FILE: is it Conduit, of the wanted version?  Its checksum is right by now.
+check_program() {
+  local output
+  [[ -x $1 ]] || fail 3 "\`$1\` is not executable" "chmod +x $1; or is it not the server at all?"
+  output=$(env --ignore-environment NO_COLOR=1 timeout 10 "$1" --version 2>&1 </dev/null) ||
+    fail 3 "\`$1 --version\` failed: ${output:0:200}" "it does not run on this machine, or it is not Conduit"
+  output=${output%%$'\n'*}
+  [[ $output == conduit\ * ]] || fail 3 "\`$1\` is another program: \`--version\` says \`${output:0:80}\`" "expected \`conduit $VERSION\`"
+  [[ $output == "conduit $VERSION" ]] ||
+    fail 3 "\`$1\` is \`${output:0:80}\`, expected \`conduit $VERSION\`" "if you mean it: \`--version ${output#conduit }\`"
+}
+
+# ensure_release: puts the server and the bootstrap tool in place; both are copied, read back, then renamed.
+ensure_release() {
+  local path=$ROOT/releases/$RELEASE/conduit
+  ensure_dir "${path%/*}" 0755 root:root
+  ensure_program "$path" "$SOURCE" "$DIGEST"
+  if [[ -n $BOOTSTRAP ]]; then
+    digest_of "$BOOTSTRAP"
+    ensure_program "$ROOT/bin/fleet-bootstrap" "$BOOTSTRAP" "$REPLY"
+  fi
+}
+
+# ensure_program PATH SOURCE DIGEST
+ensure_program() {
+  local path=$1 verb=create
+  if [[ -f $path ]]; then
+    digest_of "$path"
+    if [[ $REPLY == "$3" && ${META[$path]-} == "755 root:root" ]]; then return; fi
+    verb=replace
+  fi
+  if change "$verb" "$path" "(0755 root:root)"; then
+    install --mode=0755 --owner=root --group=root "$2" "$path.new~"
+    digest_of "$path.new~"
+    [[ $REPLY == "$3" ]] || fail 1 "the copy \`$path.new~\` differs from \`$2\`" "the disk is failing (dmesg) or the source changed meanwhile"
+    mv --force --no-target-directory "$path.new~" "$path"
+  fi
+}
