@@ -488,10 +488,9 @@ fn judge_block(
             problem(
                 *line,
                 format!("command `{command}` does not stand in `{executor}`"),
-                format!(
-                    "execute it there, literally; or name who does above the block: `<!-- executed by: PATH -->`; \
+                "execute it there, literally; or name who does above the block: `<!-- executed by: PATH -->`; \
                      or use the fence `text` for what is no command"
-                ),
+                .to_owned(),
             );
         }
     }
