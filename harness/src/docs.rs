@@ -25,15 +25,7 @@ use pulldown_cmark::{
 };
 
 /// The languages that a fence may have.
-pub const FENCES: [&str; 7] = [
-    "caddyfile",
-    "console",
-    "json",
-    "mermaid",
-    "rust",
-    "text",
-    "toml",
-];
+pub const FENCES: [&str; 6] = ["caddyfile", "console", "json", "rust", "text", "toml"];
 /// The script whose commands continuous integration executes.
 pub const CI: &str = ".ci/run";
 /// Runbooks, whose `console` blocks are executed by following them.
@@ -615,7 +607,7 @@ mod tests {
         let readme = "# A b, `c`!\n\n[deep](docs/a%20b.md#two-1) [up](#a-b-c) [dir](docs) [web](https://example.org/#x)\n\
                       ![picture](docs/rose.png) [ref][r] `[x][y]` [ ]\n\n[r]: docs/a%20b.md\n\n\
                       ```console\n$ cargo test  # until it passes\nok\n$ cargo fleet rehearse \\\n> --yes\n```\n\n\
-                      ```mermaid\ngraph TD\n```\n\n\
+                      ```json\n{}\n```\n\n\
                       <!-- executed by: deploy/runbooks/a.md -->\n```console\n$ true\n```\n";
         let files = [
             ("README.md", readme),
