@@ -30,8 +30,8 @@ pub const FENCES: [&str; 6] = ["caddyfile", "console", "json", "rust", "text", "
 pub const CI: &str = ".ci/run";
 /// Runbooks, whose `console` blocks are executed by following them.
 pub const RUNBOOKS: &str = "deploy/runbooks";
-/// Documents that are wrong on purpose.
-pub const WRONG_ON_PURPOSE: &str = "fixtures/bad";
+/// Directories whose Markdown is the input of tests, and often wrong on purpose.
+pub const TEST_INPUT: [&str; 2] = ["fixtures/bad", "harness/tests"];
 /// The list of claims.
 pub const HITLIST: &str = "scenarios/HITLIST.md";
 
@@ -72,7 +72,7 @@ pub struct Unreadable {
     pub source: io::Error,
 }
 
-/// Judges every Markdown file below `root`, except in `.git`, in `target` and in [`WRONG_ON_PURPOSE`]. Returns all
+/// Judges every Markdown file below `root`, except in `.git`, in `target` and in [`TEST_INPUT`]. Returns all
 /// problems, sorted by file and line; none means that the documents keep the rules of this module.
 ///
 /// # Errors
@@ -127,12 +127,8 @@ fn collect(root: &Path, directory: &Path, files: &mut BTreeSet<PathBuf>) -> Resu
         let path = directory.join(entry.file_name());
         let kind = entry.file_type().map_err(failed)?;
         if kind.is_dir() {
-            let skipped = [
-                Path::new(".git"),
-                Path::new("target"),
-                Path::new(WRONG_ON_PURPOSE),
-            ];
-            if !skipped.contains(&path.as_path()) {
+            let mut skipped = [".git", "target"].iter().chain(&TEST_INPUT);
+            if !skipped.any(|skipped| path == Path::new(skipped)) {
                 collect(root, &path, files)?;
             }
         } else if kind.is_file() && path.extension().is_some_and(|extension| extension == "md") {

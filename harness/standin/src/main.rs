@@ -23,6 +23,11 @@
 //! Knobs that concern answers and signals are read again for each request and each signal, so that a fault can be
 //! switched on and healed while the server runs.
 //!
+//! # Building
+//!
+//! A Host has its own libc, so the binary is linked statically: `RUSTFLAGS='-C target-feature=+crt-static'`, and a
+//! `--target`, without which cargo would apply the flag to build scripts as well.
+//!
 //! # What it leaves out
 //!
 //! One deliberate difference that a script could notice: the files hold lines of text with a checksum each, not
