@@ -73,10 +73,7 @@ conduit_is_up() {
 # database_is_locked: whether a process holds RocksDB's LOCK. It is a POSIX lock, invisible to
 # flock(1); the kernel lists it in /proc/locks as `... MAJOR:MINOR:INODE START END`.
 database_is_locked() {
-  local inode
-  [[ -e $DATA/LOCK ]] || return 1
-  inode=$(stat -c %i "$DATA/LOCK")
-  grep -q -E "POSIX .*:$inode [0-9]+ " /proc/locks
+  [[ -e $DATA/LOCK && $(</proc/locks) =~ POSIX[^$'\n']*:$(stat -c %i "$DATA/LOCK")' ' ]]
 }
 
 # list_tree DIR: one line `PATH<TAB>BYTES<TAB>SHA256` per file below DIR except manifest.json, sorted.
@@ -136,6 +133,8 @@ check_snapshot_tree() {
     <(torn_media "$dir.found" | LC_ALL=C sort) | head -n 3 | paste -sd ' ')
   [[ -z $wrong ]] || { echo "media whose content is not what its name says: \`$wrong\`"; return 1; }
   check_database "$dir/data" || return 1
+  jq -e -s '.[0] as $site | .[1] | [.server_name, .key_id, .public_key] == ($site | [.server_name, .key_id, .public_key])' \
+    "$dir/site/site.identity" "$dir/manifest.json" >/dev/null || { echo "\`site.identity\` and the manifest name different sites"; return 1; }
   rm -f "$dir.found" "$dir.promised"
 }
 
@@ -149,7 +148,7 @@ read_back() {
   if ! run_restic dump --no-lock --archive tar "$snapshot" / 2>"$work/error" \
     | tar --extract --file - --to-command='printf "%s\t%s\t" "${TAR_FILENAME#/}" "$TAR_SIZE"; exec sha256sum' \
       >"$work/raw" 2>>"$work/error"; then
-    echo "snapshot \`$snapshot\` cannot be read: $(tail -n 1 "$work/error")"
+    echo "snapshot \`$snapshot\` cannot be read: $(grep -v '^tar:' "$work/error" | tail -n 1)"
     rm -rf "$work"
     return 1
   fi

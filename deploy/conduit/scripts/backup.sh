@@ -154,7 +154,7 @@ copied_bytes() {
   local bytes since=()
   bytes=$(find "$DATA" -maxdepth 1 -type f ! -name '*.sst' -printf '%s\n' | awk '{ s += $1 } END { print s + 16777216 }')
   if repository_is_local; then
-    if [[ -s $CATALOG ]]; then since=(-newermt "$(tail -n 1 "$CATALOG" | jq -r .time)"); fi
+    if [[ -s $CATALOG ]]; then since=(-newermt "@$(tail -n 1 "$CATALOG" | jq .time)"); fi
     bytes=$((bytes + $(find "$DATA" "$ROOT/releases" -type f "${since[@]}" -printf '%s\n' | awk '{ s += $1 } END { print s + 0 }')))
   fi
   echo "$bytes"
@@ -177,22 +177,27 @@ forget_pending() {
   rm -f "$PENDING"
 }
 
-# linkable DIR: NUL-terminated `INODE PATH` of the files that are linked, sorted. With the inode, because RocksDB may use
-# the number of a file again that it dropped at a restart.
-linkable() { (cd "$1" && find . \( -name '*.sst' -o -name '*.blob' -o -path './media/*' \) -type f -printf '%i %P\0' | LC_ALL=C sort -z); }
+# look DIR FILE: lists in FILE, as `INODE PATH`, what may be linked, and in FILE.logs, as `BYTES NAME`, the write-ahead
+# logs. With the inode, because after a restart RocksDB may use the number of a dropped table again.
+look() {
+  (cd "$1" && exec find . -type f \( \
+    \( -name '*.sst' -o -name '*.blob' -o -path './media/*' \) -fprintf "$2" '%i %P\n' -o \
+    -name '*.log' -fprintf "$2.logs" '%s %P\n' \))
+}
 
-# link_into_stage: links the files named on standard input (as linkable lists them) into the staging directory.
-link_into_stage() { (cd "$DATA" && sed -z 's/^[0-9]* //' | xargs -0 -r cp -al --parents --remove-destination -t "$STAGE/data" --); }
+# link_into_stage: links the files named on standard input into the staging directory.
+link_into_stage() { (cd "$DATA" && exec xargs -d '\n' -r cp -al --parents --remove-destination -t "$STAGE/data" --); }
 
 prelink() {
   mkdir -p "$STAGE/data"
-  # A table may vanish while we look (compaction); the delta sets that right.
-  linkable "$DATA" | link_into_stage 2>/dev/null || true
-  linkable "$STAGE/data" >"$STAGE.linked"
+  look "$DATA" "$STAGE.seen"
+  # A table may vanish while we link (compaction); the delta sets that right.
+  cut -d ' ' -f 2- "$STAGE.seen" | link_into_stage 2>/dev/null || true
   # A log that RocksDB writes anew in place would not be a continuation of our copy.
   if ! grep -q -s -E '^ *recycle_log_file_num=[^0]' "$DATA"/OPTIONS-*; then
     cp -a -t "$STAGE/data" "$DATA"/*.log 2>/dev/null || true
   fi
+  look "$STAGE/data" "$STAGE.linked"
 }
 
 # collect_site: everything that makes the site besides the database, into the staging directory.
@@ -221,9 +226,6 @@ collect_site() {
   CONDUIT_VERSION=$("$release" --version | awk '{ print $2 }')
 }
 
-# conduit_state: changes with every start and stop of Conduit.
-conduit_state() { systemctl show --property ActiveState,InactiveEnterTimestampMonotonic,InactiveExitTimestampMonotonic conduit.service; }
-
 # stop_conduit: returns when no process has the database open.
 stop_conduit() {
   WAS_UP=
@@ -237,38 +239,30 @@ stop_conduit() {
     systemctl stop conduit.service || fail 1 "cannot stop conduit" "journalctl -u conduit -n 50"
   fi
   ! database_is_locked || fail 1 "a process holds \`$DATA/LOCK\` although conduit is stopped" "\`fuser -v $DATA/LOCK\` names it; nothing was copied"
-  STOPPED=$(conduit_state)
-}
-
-# log_sizes DIR: sets the associative array SIZES to the sizes of the write-ahead logs in DIR.
-log_sizes() {
-  local size name
-  SIZES=()
-  while read -r size name; do SIZES[$name]=$size; done < <(find "$1" -maxdepth 1 -name '*.log' -printf '%s %f\n')
+  : >"$STAGE.stopped"
 }
 
 # delta: completes the staging directory. Every process started here is time that users wait for.
 delta() {
-  local log state
-  local -A SIZES=() have
-  linkable "$DATA" >"$STAGE.final"
-  LC_ALL=C comm -z -13 "$STAGE.linked" "$STAGE.final" | link_into_stage
+  local new size log
+  local -A have=()
+  look "$DATA" "$STAGE.final"
+  new=$(awk 'NR == FNR { seen[$0]; next } !($0 in seen) { sub(/^[0-9]+ /, ""); print }' "$STAGE.linked" "$STAGE.final")
+  if [[ -n $new ]]; then link_into_stage <<<"$new"; fi
   (cd "$DATA" && exec cp -a -t "$STAGE/data" CURRENT IDENTITY MANIFEST-* OPTIONS-*)
-  log_sizes "$STAGE/data"
-  for log in "${!SIZES[@]}"; do have[$log]=${SIZES[$log]}; done
-  log_sizes "$DATA"
-  for log in "${!SIZES[@]}"; do
-    if [[ -z ${have[$log]-} ]] || ((have[$log] > SIZES[$log])); then
+  while read -r size log; do have[$log]=$size; done <"$STAGE.linked.logs"
+  while read -r size log; do
+    if [[ -z ${have[$log]-} ]] || ((have[$log] > size)); then
       cp -a -t "$STAGE/data" "$DATA/$log"
-    elif ((have[$log] < SIZES[$log])); then
+    elif ((have[$log] < size)); then
       tail -c "+$((have[$log] + 1))" "$DATA/$log" >>"$STAGE/data/$log"
     fi
-  done
-  LOGS=" ${!SIZES[*]} "
-  # Somebody may have started Conduit meanwhile; then nothing of this can be trusted.
-  state=$(conduit_state)
-  [[ $state == "$STOPPED" ]] ||
+  done <"$STAGE.final.logs"
+  # RocksDB begins a new LOG whenever it opens a database: somebody may have started Conduit meanwhile, and then
+  # nothing of this can be trusted.
+  if database_is_locked || [[ $DATA/LOG -nt $STAGE.stopped ]]; then
     fail 1 "conduit was started by somebody while its files were copied" "nothing was kept; run the backup again"
+  fi
 }
 
 # start_again: brings Conduit back if it ran; sets SECONDS_DOWN by systemd's monotonic clock, from the order to stop
@@ -285,13 +279,10 @@ start_again() {
 }
 
 verify_staging() {
-  local wrong attempt log
+  local wrong attempt
   # What was compacted away or deleted between prelink and stop.
-  LC_ALL=C comm -z -23 <(cut -z -d ' ' -f 2- "$STAGE.linked" | LC_ALL=C sort -z) <(cut -z -d ' ' -f 2- "$STAGE.final" | LC_ALL=C sort -z) |
-    (cd "$STAGE/data" && xargs -0 -r rm -f --)
-  for log in "$STAGE/data"/*.log; do
-    [[ $LOGS == *" ${log##*/} "* ]] || rm -f "$log"
-  done
+  (cd "$STAGE/data" && awk 'FILENAME == ARGV[1] { sub(/^[0-9]+ /, ""); final[$0]; next } { sub(/^[0-9]+ /, "") } !($0 in final)' \
+    <(cat "$STAGE.final" "$STAGE.final.logs") <(cat "$STAGE.linked" "$STAGE.linked.logs") | xargs -d '\n' -r rm -f --)
   wrong=$(check_database "$STAGE/data") || fail 5 "the staged database is not whole: $wrong" "run the backup again; if it stays, \`$DATA\` itself is damaged"
   # Conduit writes the file again when the same content is uploaded again (service/media/mod.rs:634): look twice.
   for attempt in 1 2 3; do
@@ -347,7 +338,7 @@ verify() {
 
 catalogue() {
   local line
-  line=$(jq -c --arg snapshot "$SNAPSHOT" '{time: .created, snapshot: $snapshot, seconds_down, bytes: .total_bytes, verified: true,
+  line=$(jq -c --arg snapshot "$SNAPSHOT" '{time: (.created | fromdate), created, snapshot: $snapshot, seconds_down, bytes: .total_bytes, verified: true,
     "label": .label, files: (.files | length), media: .media_count, damaged_media: (.damaged_media | length), id}' "$STAGE/manifest.json")
   { cat "$CATALOG" 2>/dev/null || true; printf '%s\n' "$line"; } | replace_file "$CATALOG"
   rm -f "$PENDING"
@@ -358,7 +349,7 @@ catalogue() {
 superseded() {
   jq -s -r '
     def newest_per(f; n): [group_by(f)[] | max_by(.n)] | sort_by(-.n)[:n];
-    to_entries | map(.value + {n: .key, t: (.value.time | fromdate)}) |
+    to_entries | map(.value + {n: .key, t: .value.time}) |
     ([sort_by(-.n)[:7], newest_per(.t | strftime("%F"); 7), newest_per(.t | strftime("%G-%V"); 4), newest_per(.t | strftime("%Y-%m"); 6)]
       | add | map(.snapshot)) as $kept |
     .[].snapshot | select(IN($kept[]) | not)' "$CATALOG"
@@ -393,8 +384,8 @@ run() {
   trap '((BASHPID == $$)) || exit 1; fail 1 "step \`$STEP\` failed in line $LINENO" "see the message above; nothing was catalogued"' ERR
 
   step lock
-  # Held by restore.sh too: nobody replaces the data while it is copied.
-  lock data
+  # Held by restore.sh and by an upgrade too: nobody replaces the data while it is copied.
+  lock backup
   # An earlier run cannot be alive now, so this is what one left that was killed.
   rm -rf "$STAGE" "$STAGE".*
   mkdir -p "$STAGING" "$BACKUPS"
@@ -449,7 +440,7 @@ latest() {
 
 list() {
   [[ -s $CATALOG ]] || fail 3 "no good backup is catalogued" "run \`backup.sh\`"
-  jq -r '[.snapshot, .time, "\(.bytes) B", "down \(.seconds_down) s", .label] | @tsv' "$CATALOG"
+  jq -r '[.snapshot, .created, "\(.bytes) B", "down \(.seconds_down) s", .label] | @tsv' "$CATALOG"
 }
 
 verify_one() {

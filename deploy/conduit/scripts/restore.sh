@@ -4,6 +4,7 @@
 #   restore.sh SNAPSHOT|latest [options]  restore a snapshot of the repository
 #   restore.sh --from DIR [options]       restore a snapshot that was unpacked into DIR
 #   restore.sh undo                       put the data back that an unfinished restore set aside
+#     --refuse                stop if the data directory holds something (default)
 #     --replace               the data directory holds something: set it aside as data.before-TIME
 #     --server-name NAME      the server name the snapshot must have, where no conduit.toml says it
 #     --repository R          another restic repository (default: backup.env, else /opt/conduit/backups/restic)
@@ -13,11 +14,15 @@
 # Everything is verified before anything is touched. The old data stays beside the new, and comes back by itself when
 # the restored server does not prove to be the site of the snapshot.
 #
-# States a crash can leave behind, told apart by $JOURNAL (staging/restore.json):
-#   no journal              the old data is in place; a new run begins from nothing
-#   journal, data missing   between the two renames; guard.sh refuses to start Conduit; a new run renames on
-#   journal, data present   old or new data is in place, whole; a new run goes on from there
-# So the data directory is the old one or the new one or absent, and absent is never started.
+# States a crash can leave behind. There is a journal (staging/restore.json) from the verification until the proof;
+# without one the old data is in place and a new run begins from nothing. With one, by what exists (NEW is the verified
+# tree in staging/, OLD is data.before-TIME):
+#   NEW  data  -    before the swap: the old data is in place
+#   NEW  -     OLD  between the two renames: guard.sh refuses to start Conduit
+#   -    data  OLD  swapped: the new data is in place, not yet proved
+#   -    -     OLD  the swap is being undone
+#   -    data  -    undone: the old data is in place
+# A new run goes on from each. So data/ is the old or the new one, whole, or absent, and absent is never started.
 #
 # Test hook: /run/conduit-restore.failpoint, see `step` in archive.sh.
 set -Eeuo pipefail
@@ -33,7 +38,7 @@ FAILPOINT=/run/conduit-restore.failpoint
 # {"snapshot", "time", "old": PATH or "", "new": PATH}; exists from the moment before the swap until the proof.
 readonly JOURNAL=$STAGING/restore.json
 
-usage() { sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+usage() { sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
 SNAPSHOT='' FROM='' REPLACE='' EXPECTED_NAME='' REPOSITORY='' PASSWORD_FILE='' WITH_CONFIG='' UNDO=''
 
@@ -41,14 +46,15 @@ parse() {
   while (($#)); do
     case $1 in
       --help | -h) usage; exit 0 ;;
+      --refuse) REPLACE=''; shift; continue ;;
       --replace) REPLACE=yes; shift; continue ;;
       --with-config) WITH_CONFIG=yes; shift; continue ;;
       --from | --server-name | --repository | --password-file)
-        (($# >= 2)) && [[ -n $2 ]] || fail 2 "\`$1\` takes a value" "restore.sh --help"
+        [[ -n ${2-} ]] || fail 2 "\`$1\` takes a value" "restore.sh --help"
         ;;
     esac
     case $1 in
-      --from) FROM=$2; shift 2 ;;
+      --from) FROM=$(realpath -m -- "$2"); shift 2 ;;
       --server-name) EXPECTED_NAME=$2; shift 2 ;;
       --repository) REPOSITORY=$2; shift 2 ;;
       --password-file) PASSWORD_FILE=$2; shift 2 ;;
@@ -74,7 +80,7 @@ on_exit() {
   exit "$status"
 }
 
-# old_is_worth_keeping DIR: whether the directory holds anything.
+# is_empty DIR: whether the directory is missing or holds nothing.
 is_empty() { [[ ! -e $1 || -z $(find "$1" -mindepth 1 -print -quit) ]]; }
 
 refuse_running_server() {
@@ -87,7 +93,9 @@ preflight() {
   for tool in restic jq curl find xargs flock sha256sum; do
     command -v "$tool" >/dev/null || fail 3 "\`$tool\` is not installed" "apt-get install restic jq curl"
   done
-  [[ -x $ROOT/conduit ]] && id conduit >/dev/null 2>&1 || fail 3 "conduit is not installed on this machine" "run install.sh first, then \`systemctl stop conduit\`"
+  if [[ ! -x $ROOT/conduit ]] || ! id conduit >/dev/null 2>&1; then
+    fail 3 "conduit is not installed on this machine" "run install.sh first, then \`systemctl stop conduit\`"
+  fi
   refuse_running_server
   ! mountpoint -q "$DATA" || fail 3 "\`$DATA\` is a mount point, which cannot be swapped" "mount \`$ROOT\` as a whole instead"
   [[ ! -L $DATA ]] || fail 3 "\`$DATA\` is a symbolic link, which cannot be swapped" "mount \`$ROOT\` as a whole instead"
@@ -111,9 +119,11 @@ fetch_manifest() {
       fail 3 "no snapshot in \`$RESTIC_REPOSITORY\` that can be read" "is it the right repository and password?"
     note "no catalogue here: took the newest snapshot of the repository, \`$SNAPSHOT\`"
   fi
-  run_restic cat --no-lock snapshot "$SNAPSHOT" >/dev/null ||
-    fail 3 "no snapshot \`$SNAPSHOT\` in \`$RESTIC_REPOSITORY\` that can be read" "\`backup.sh list\` shows the good ones; is it the right repository and password?"
-  run_restic dump --no-lock "$SNAPSHOT" manifest.json >"$1" || fail 5 "snapshot \`$SNAPSHOT\` has no readable manifest" "use another one: \`backup.sh list\`"
+  if ! run_restic dump --no-lock "$SNAPSHOT" manifest.json >"$1" 2>"$1.error"; then
+    ! grep -q -i -E 'no matching id|invalid id|wrong password|unable to open config|does not exist' "$1.error" ||
+      fail 3 "no snapshot \`$SNAPSHOT\` in \`$RESTIC_REPOSITORY\` that can be read: $(tail -n 1 "$1.error")" "\`backup.sh list\` shows the good ones; is it the right repository and password?"
+    fail 5 "snapshot \`$SNAPSHOT\` has no readable manifest: $(tail -n 1 "$1.error")" "use another one: \`backup.sh list\`"
+  fi
 }
 
 # check_manifest FILE: the snapshot is of this site, fits onto the disk, and its database suits the installed binary.
@@ -161,20 +171,36 @@ verify() {
 # journal FIELD
 journal() { jq -er ".$1" "$JOURNAL"; }
 
+# swap_state: which of the states above it is: new, middle, swapped, undoing or undone.
+swap_state() {
+  local found=
+  if [[ -d $(journal new)/data ]]; then found+=N; fi
+  if [[ -e $DATA ]]; then found+=d; fi
+  if [[ -e $(journal old) ]]; then found+=O; fi
+  case $found in
+    Nd) echo before ;;
+    NO) echo middle ;;
+    dO) echo swapped ;;
+    O) echo undoing ;;
+    d) echo undone ;;
+    *) fail 1 "the directories \`$ROOT/data*\` and \`$(journal new)\` are in no state that a restore leaves behind" "somebody moved them; put the right one to \`$DATA\`, then remove \`$JOURNAL\`" ;;
+  esac
+}
+
 # swap: one rename sets the old data aside, the next puts the new in its place.
 swap() {
-  local old new
-  old=$(journal old) new=$(journal new)
-  # The new identity comes first: with it guard.sh starts nothing but the new data.
-  if [[ -d $new/data ]]; then
+  local old new state
+  old=$(journal old) new=$(journal new) state=$(swap_state)
+  if [[ $state == before ]]; then
+    # The new identity comes first: with it guard.sh starts nothing but the new data.
     replace_file "$CONDUIT_IDENTITY" <"$new/site/site.identity"
     chmod 644 "$CONDUIT_IDENTITY"
-    if [[ -e $DATA ]]; then
-      [[ ! -e $old ]] || fail 1 "both \`$DATA\` and \`$old\` exist" "neither was touched; find out who made them, move one away"
-      mv -T "$DATA" "$old"
-      sync "$ROOT"
-    fi
+    mv -T "$DATA" "$old"
+    sync "$ROOT"
     step swap-middle
+    state=middle
+  fi
+  if [[ $state == middle ]]; then
     mv -T "$new/data" "$DATA"
     sync "$ROOT" "$new"
   fi
@@ -182,11 +208,11 @@ swap() {
 
 # unswap: the old data and identity back; the new data is kept as data.failed-TIME to be looked at.
 unswap() {
-  local old new
-  old=$(journal old) new=$(journal new)
-  if [[ ! -d $new/data && -e $DATA ]]; then
-    mv -T "$DATA" "$ROOT/data.failed-$(journal time)"
-    note "the restored data is kept in \`$ROOT/data.failed-$(journal time)\`"
+  local old new failed
+  old=$(journal old) new=$(journal new) failed=$ROOT/data.failed-$(journal time)
+  if [[ $(swap_state) == swapped ]]; then
+    mv -T "$DATA" "$failed"
+    note "the restored data is kept in \`$failed\`"
   fi
   if [[ -e $old ]]; then mv -T "$old" "$DATA"; fi
   if [[ -e $new.identity ]]; then
@@ -195,8 +221,8 @@ unswap() {
   else
     rm -f "$CONDUIT_IDENTITY"
   fi
-  rm -f "$JOURNAL"
   sync "$ROOT"
+  rm -f "$JOURNAL"
   rm -rf "$new" "$new".*
 }
 
@@ -282,8 +308,8 @@ undo() {
 main() {
   local time
   step lock
-  # Held by backup.sh too.
-  lock data
+  # Held by backup.sh and by an upgrade too.
+  lock backup
   mkdir -p "$STAGING"
   trap on_exit EXIT
   trap '((BASHPID == $$)) || exit 1; fail 1 "step \`$STEP\` failed in line $LINENO" "see the message above; run the same command again, it goes on or begins anew"' ERR
@@ -294,7 +320,17 @@ main() {
 
   if [[ -e $JOURNAL ]]; then
     resume
-  else
+    case $(swap_state) in
+      # Conduit may run if a killed run got as far as its start, or the machine was booted since; not before.
+      before | middle) refuse_running_server ;;
+      undoing | undone)
+        refuse_running_server
+        note "that restore was being undone: the old data is in place, beginning anew"
+        unswap
+        ;;
+    esac
+  fi
+  if [[ ! -e $JOURNAL ]]; then
     rm -rf "$STAGING"/restore.*
     step preflight
     preflight
@@ -309,13 +345,13 @@ main() {
     step verify
     verify
     step journal
+    refuse_running_server
+    mkdir -p "$DATA"
     if [[ -e $CONDUIT_IDENTITY ]]; then cp -a "$CONDUIT_IDENTITY" "$WORK.identity"; fi
     jq -n --arg asked "$ASKED" --arg snapshot "${SNAPSHOT:-$FROM}" --arg time "$time" --arg old "$DATA.before-$time" --arg new "$WORK" \
       '{asked: $asked, snapshot: $snapshot, time: $time, old: $old, new: $new}' | replace_file "$JOURNAL"
   fi
 
-  # Conduit may run by now if a killed run got as far, or the machine was booted; then the swap is done.
-  if [[ -d $(journal new)/data ]]; then refuse_running_server; fi
   step swap
   swap
   step site
