@@ -504,8 +504,28 @@ impl Faults<'_> {
                 format!("missing key `{key}`"),
                 Some(format!("add `{key} = ...` to this table")),
             )
+        } else if text == "duplicate key" {
+            (
+                "this key stands here a second time".into(),
+                Some("remove one of the two".into()),
+            )
+        } else if text.starts_with("invalid type") || text.starts_with("invalid value") {
+            let hint = if text.ends_with("expected i64") {
+                Some("write it without quotes or fraction, such as `50`".into())
+            } else {
+                None
+            };
+            (
+                text.replace('\n', ", ")
+                    .replace("expected i64", "expected a whole number")
+                    .replace("expected a boolean", "expected `true` or `false`"),
+                hint,
+            )
         } else {
-            (text.replace('\n', ", "), None)
+            (
+                text.replace('\n', ", "),
+                Some("this is not TOML: see <https://toml.io/en/v1.0.0>".into()),
+            )
         };
         self.at(error.span().unwrap_or(0..0), message, hint);
     }
@@ -586,6 +606,14 @@ fn validate(raw: RawManifest, override_name: Option<&str>, faults: &mut Faults<'
                 Some("a server name is a host name with an optional port, such as `timmy.foundation`".into()),
             );
         }
+    }
+    if !faults.found.is_empty() {
+        // Every id would be judged wrong with it.
+        return Manifest {
+            server_name: declared,
+            accounts: Vec::new(),
+            rooms: Vec::new(),
+        };
     }
     // Ids in the file are judged by the name in the file; the override replaces it afterwards, everywhere at once.
     let accounts = validate_accounts(&raw.accounts, &declared, faults);
@@ -812,6 +840,7 @@ fn validate_room(
             Some(format!("the versions are {}", list(&ROOM_VERSIONS))),
         );
     }
+    let version_known = ROOM_VERSIONS.contains(&version.as_str());
 
     let creator = known_account(&raw.creator, "creator", server_name, names, faults);
     let mut members: Vec<String> = Vec::new();
@@ -859,6 +888,7 @@ fn validate_room(
         &RoomFacts {
             label: &label,
             version: &version,
+            version_known,
             creator: creator.as_deref(),
             members: &members,
             encrypted: raw.encrypted,
@@ -889,6 +919,7 @@ fn validate_room(
 struct RoomFacts<'a> {
     label: &'a str,
     version: &'a str,
+    version_known: bool,
     creator: Option<&'a str>,
     members: &'a [String],
     encrypted: bool,
@@ -1018,7 +1049,10 @@ fn validate_power(
         levels.users.insert(name, number);
     }
 
-    let Some(creator) = room.creator.filter(|_| !creator_is_above_all(room.version)) else {
+    let Some(creator) = room
+        .creator
+        .filter(|_| room.version_known && !creator_is_above_all(room.version))
+    else {
         return levels;
     };
     // Before version 12 nobody is above the levels: a level that no member has can never be met nor lowered again.

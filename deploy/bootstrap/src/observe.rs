@@ -343,6 +343,7 @@ pub fn read_state(events: &[Value], published: bool) -> RoomState {
     };
     let create = event(events, "m.room.create").unwrap_or(&Value::Null);
     RoomState {
+        made_for: create["content"][MARKER].as_str().map(str::to_owned),
         creator: create["sender"].as_str().unwrap_or_default().to_owned(),
         additional_creators: texts(create["content"].get("additional_creators")),
         version: create["content"]["room_version"]

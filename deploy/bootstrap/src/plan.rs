@@ -44,6 +44,8 @@ pub struct ObservedRoom {
 /// The state of a room that a manifest can declare.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RoomState {
+    /// The alias that it was made for ([`MARKER`] in its first event).
+    pub made_for: Option<String>,
     /// User id of the creator.
     pub creator: String,
     /// Further creators (room version 12).
@@ -403,6 +405,19 @@ fn plan_room(manifest: &Manifest, observed: &Observed, room: &Room, plan: &mut P
         }
         return;
     };
+
+    // Whoever moves an alias must not make us work on a room that nobody declared.
+    let alias = manifest.alias_id(&room.alias);
+    if state.made_for.as_ref() != Some(&alias) && state.canonical_alias.as_ref() != Some(&alias) {
+        plan.conflict(
+            format!(
+                "alias `{alias}` leads to `{}`, a room that was not made for it",
+                actual.room_id
+            ),
+            format!("if it is the right room, set its main address to `{alias}` in a client; otherwise remove the alias from it (`DELETE /_matrix/client/v3/directory/room/...`) and apply again"),
+        );
+        return;
+    }
 
     // What a room is born with stays.
     let creator = manifest.user_id(&room.creator);
