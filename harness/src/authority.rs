@@ -1,0 +1,201 @@
+//! The lab's own name server and certificate authority, in one small container.
+//!
+//! `nsd` serves the zone file that the operator publishes, and an empty root zone, so that every other name in the
+//! world does not exist. Caddy's ACME server issues the certificates, from a root that lives as long as the world.
+
+use crate::docker::{Docker, Subnet};
+use crate::failure::{Failure, OrBlame, Result};
+use crate::image::Image;
+use crate::world::Labels;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use std::collections::BTreeMap;
+use testcontainers::core::Mount;
+use testcontainers::runners::AsyncRunner;
+use testcontainers::{ContainerAsync, GenericImage, ImageExt};
+
+/// The name under which Hosts reach the ACME server.
+pub const ACME_HOST: &str = "acme.lab.test";
+/// The name under which the lab serves files over TLS, as a release page would.
+pub const DOWNLOADS_HOST: &str = "downloads.lab.test";
+
+/// Written for Caddy 2.6: `pki` makes the world's root the ACME server's.
+const CADDYFILE: &str = r"{
+    admin off
+    skip_install_trust
+    pki {
+        ca lab {
+            name Lab
+            root {
+                cert /lab/root.crt
+                key /lab/root.key
+            }
+        }
+    }
+}
+acme.lab.test {
+    tls {
+        issuer internal {
+            ca lab
+        }
+    }
+    acme_server {
+        ca lab
+    }
+}
+downloads.lab.test {
+    tls {
+        issuer internal {
+            ca lab
+        }
+    }
+    root * /srv
+    file_server
+}
+";
+
+/// Everything that is not ours does not exist.
+const ROOT_ZONE: &str = "\
+$ORIGIN .
+$TTL 60
+@ IN SOA lab.test. hostmaster.lab.test. 1 3600 600 86400 1
+@ IN NS lab.test.
+";
+
+/// The root of a world's trust, made anew for each world.
+pub struct Root {
+    /// The certificate, PEM.
+    pub certificate: String,
+    key: String,
+}
+
+impl Root {
+    /// Makes a key and a self-signed certificate.
+    pub fn generate(world: &str) -> Result<Self> {
+        let what = || "make the lab's root certificate".to_owned();
+        let key = KeyPair::generate().or_harness(what)?;
+        let mut params = CertificateParams::new(Vec::new()).or_harness(what)?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.distinguished_name.push(DnType::CommonName, format!("Lab root of {world}"));
+        let certificate = params.self_signed(&key).or_harness(what)?;
+        Ok(Self { certificate: certificate.pem(), key: key.serialize_pem() })
+    }
+}
+
+/// The container that serves names and certificates.
+pub struct Authority {
+    container: ContainerAsync<GenericImage>,
+    docker: Docker,
+    /// Its address in the lab.
+    pub address: String,
+}
+
+impl Authority {
+    /// Starts it; returns once it answers.
+    pub async fn start(docker: &Docker, network: &str, subnet: &Subnet, root: &Root, labels: &Labels) -> Result<Self> {
+        let what = || "start the lab's name server and certificate authority".to_owned();
+        let image = Image::Host;
+        let container = GenericImage::new(image.repository(), &image.tag())
+            .with_cmd(["sh", "-c", "until [ -e /lab/ready ]; do sleep 0.05; done; nsd -c /lab/nsd.conf; \
+                 exec caddy run --config /lab/Caddyfile --adapter caddyfile"])
+            .with_network(network)
+            .with_hostname("lab.test")
+            .with_labels(labels.pairs("authority"))
+            .with_env_var("XDG_DATA_HOME", "/lab/data")
+            .with_mount(Mount::tmpfs_mount("/run"))
+            .with_copy_to("/lab/root.crt", root.certificate.clone().into_bytes())
+            .with_copy_to("/lab/root.key", root.key.clone().into_bytes())
+            .with_copy_to("/lab/Caddyfile", CADDYFILE.as_bytes().to_vec())
+            .with_copy_to("/lab/zones/root.zone", ROOT_ZONE.as_bytes().to_vec())
+            .with_copy_to("/etc/ssl/certs/ca-certificates.crt", root.certificate.clone().into_bytes())
+            .start()
+            .await
+            .or_environment(what)?;
+        let address = container
+            .get_bridge_ip_address()
+            .await
+            .or_environment(what)?
+            .to_string();
+        let authority = Self { container, docker: docker.clone(), address };
+        debug_assert!(subnet.cidr().starts_with(authority.address.rsplit_once('.').map_or("", |(prefix, _)| prefix)));
+        authority.publish(&BTreeMap::new()).await?;
+        Ok(authority)
+    }
+
+    /// The container's id.
+    pub fn container(&self) -> &str {
+        self.container.id()
+    }
+
+    /// Serves these zones from now on: zone name to zone file. Returns once the name server answers for all of them.
+    pub async fn publish(&self, zones: &BTreeMap<String, String>) -> Result<()> {
+        let what = "publish the lab's zones";
+        let mut all = zones.clone();
+        all.insert("lab.test".to_owned(), lab_zone(&self.address));
+        let mut config = String::from(
+            "server:\n ip-address: 0.0.0.0\n username: \"\"\n chroot: \"\"\n zonesdir: /lab/zones\n \
+             pidfile: /lab/nsd.pid\n xfrdfile: \"\"\n database: \"\"\n logfile: /lab/nsd.log\n \
+             zonelistfile: /lab/zone.list\n\
+             remote-control:\n control-enable: yes\n control-interface: /lab/nsd.ctl\n\
+             zone:\n name: \".\"\n zonefile: root.zone\n",
+        );
+        let mut script = String::from("set -eu; cd /lab; mkdir -p zones srv;\n");
+        for (name, text) in &all {
+            config.push_str(&format!("zone:\n name: \"{name}\"\n zonefile: {name}.zone\n"));
+            script.push_str(&format!("cat > zones/{name}.zone <<'ZONE'\n{}\nZONE\n", text.trim_end()));
+        }
+        script.push_str(&format!("cat > nsd.conf <<'CONF'\n{config}CONF\n"));
+        script.push_str(&format!("echo nameserver {} > /etc/resolv.conf\n", self.address));
+        // A running server is told to read its configuration and its zones again; the first time this starts it.
+        script.push_str(
+            "if [ -e ready ]; then nsd-control -c nsd.conf reconfig && nsd-control -c nsd.conf reload; else : > ready; fi\n",
+        );
+        let names = all.keys().cloned().collect::<Vec<_>>().join(" ");
+        script.push_str(&format!(
+            "for zone in {names}; do n=0; until getent -s dns ahostsv4 \"$zone\" >/dev/null; do \
+             n=$((n+1)); [ $n -lt 250 ] || {{ echo \"no answer for $zone\"; cat nsd.log; exit 1; }}; sleep 0.02; done; done\n"
+        ));
+        script.push_str(
+            "n=0; until curl -s -o /dev/null --max-time 5 https://acme.lab.test/acme/lab/directory; do \
+             n=$((n+1)); [ $n -lt 200 ] || { echo no ACME server; exit 1; }; sleep 0.02; done\n",
+        );
+        self.docker.exec(self.container(), &["sh"], Some(script.as_bytes())).await?.success(what)?;
+        Ok(())
+    }
+
+    /// Offers a file on `https://downloads.lab.test/NAME`.
+    pub async fn offer(&self, name: &str, content: &[u8]) -> Result<String> {
+        self.docker.write(self.container(), &format!("/srv/{name}"), "644", content).await?;
+        Ok(format!("https://{DOWNLOADS_HOST}/{name}"))
+    }
+}
+
+/// The zone of the lab's own servers.
+fn lab_zone(address: &str) -> String {
+    format!(
+        "$ORIGIN lab.test.\n$TTL 60\n@ IN SOA lab.test. hostmaster.lab.test. 1 3600 600 86400 1\n@ IN NS lab.test.\n\
+         @ IN A {address}\nacme IN A {address}\ndownloads IN A {address}\n"
+    )
+}
+
+/// The zone file that the operator of `timmy.foundation` publishes, for another name and address.
+///
+/// # Errors
+/// The deployment's, if the published file does not name what it must.
+pub fn zone_for(server_name: &str, address: &str) -> Result<String> {
+    let path = crate::paths::repository().join("deploy/dns/timmy.foundation.zone");
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| Failure::deployment(format!("read `{}`", path.display())).because(error))?;
+    if !text.contains(PRODUCTION_ADDRESS) {
+        return Err(Failure::deployment(format!(
+            "take the zone from `{}`: it has no record for {PRODUCTION_ADDRESS}",
+            path.display()
+        )));
+    }
+    Ok(text.replace(PRODUCTION_ADDRESS, address).replace(PRODUCTION_NAME, server_name))
+}
+
+/// The server name that the artifacts under `deploy/` are written for.
+pub const PRODUCTION_NAME: &str = "timmy.foundation";
+/// The address of the production host: data in a zone file, never contacted.
+pub const PRODUCTION_ADDRESS: &str = "143.198.27.163";

@@ -1,0 +1,100 @@
+//! What an operator brings to a Host: the offline bundle, made of a Conduit and the bootstrap tool.
+//!
+//! The programs of ours that run on a Host are linked statically, because its libc is its own.
+
+use crate::failure::{Failure, OrBlame, Result};
+use crate::homeserver::{Binary, Origin, sha256_of};
+use crate::{paths, ui};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+use tokio::sync::OnceCell;
+
+/// The programs of this repository that run on a Host.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    /// `fleet-bootstrap`.
+    pub bootstrap: PathBuf,
+    /// `conduit-standin`.
+    pub standin: PathBuf,
+}
+
+/// Builds the tools unless they are up to date; once in the life of this process.
+///
+/// # Errors
+/// The harness's, with the compiler's last words.
+pub async fn ensure() -> Result<&'static Tools> {
+    static TOOLS: OnceCell<Tools> = OnceCell::const_new();
+    TOOLS.get_or_try_init(build).await
+}
+
+async fn build() -> Result<Tools> {
+    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let what = || "build the static tools `fleet-bootstrap` and `conduit-standin`".to_owned();
+    let task = ui::Task::begin(1, "build the static tools");
+    let mut child = Command::new(cargo)
+        .current_dir(paths::repository())
+        .args(["build", "--package", "fleet-bootstrap", "--package", "conduit-standin", "--target", &triple])
+        // Not RUSTFLAGS: with `--target` this reaches the programs but not the build scripts.
+        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .or_environment(what)?;
+    let mut said = Vec::new();
+    if let Some(stderr) = child.stderr.take() {
+        let mut lines = BufReader::new(stderr).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            task.note(line.trim());
+            said.push(line);
+        }
+    }
+    let status = child.wait().await.or_environment(what)?;
+    if !status.success() {
+        let from = said.len().saturating_sub(30);
+        return Err(Failure::harness(what()).last_seen(said[from..].join("\n")));
+    }
+    let directory = paths::target().join(&triple).join("debug");
+    task.end("done");
+    Ok(Tools { bootstrap: directory.join("fleet-bootstrap"), standin: directory.join("conduit-standin") })
+}
+
+/// The stand-in as a binary to install; claims about scripts may be proved on it, nothing about Matrix.
+pub async fn standin() -> Result<Binary> {
+    Binary::examine(&ensure().await?.standin, Origin::StandIn).await
+}
+
+/// Makes the directory that install.sh takes as `--bundle`: the binary under the name `conduit`, the bootstrap tool,
+/// and their checksums. The same content is the same directory, made once, whole or not at all.
+pub async fn bundle(conduit: &Binary) -> Result<PathBuf> {
+    let tools = ensure().await?;
+    let bootstrap = sha256_of(&tools.bootstrap)?;
+    let bundles = paths::runs().join("bundles");
+    let path = bundles.join(format!("{}-{}", &conduit.sha256[..12], &bootstrap[..12]));
+    let what = || format!("make the offline bundle `{}`", path.display());
+    if !path.exists() {
+        std::fs::create_dir_all(&bundles).or_environment(what)?;
+        let partial = tempfile::tempdir_in(&bundles).or_environment(what)?;
+        std::fs::copy(&conduit.path, partial.path().join("conduit")).or_environment(what)?;
+        std::fs::copy(&tools.bootstrap, partial.path().join("fleet-bootstrap")).or_environment(what)?;
+        let sums = format!("{}  conduit\n{bootstrap}  fleet-bootstrap\n", conduit.sha256);
+        std::fs::write(partial.path().join("SHA256SUMS"), sums).or_environment(what)?;
+        readable(partial.path())?;
+        // Another process may have been quicker; its content is the same.
+        if std::fs::rename(partial.path(), &path).is_ok() {
+            let _ = partial.keep();
+        }
+    }
+    std::fs::canonicalize(&path).or_environment(what)
+}
+
+/// The directory is mounted into Hosts, whose root need not be this machine's.
+fn readable(directory: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755))
+        .or_environment(|| format!("make `{}` readable", directory.display()))
+}

@@ -1,0 +1,375 @@
+//! A World is everything one scenario made: network, names, certificate authority, hosts, seed. It cleans up after
+//! itself, also after a panic and after Ctrl-C.
+
+use crate::authority::{Authority, Root, zone_for};
+use crate::docker::{Docker, OWNER_LABEL, RUN_LABEL, Removed, Subnet, WORLD_LABEL};
+use crate::failure::{Failure, OrBlame, Result};
+use crate::host::Host;
+use crate::image::Image;
+use crate::record::Recorder;
+use crate::{paths, ui};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Once};
+use tokio::sync::{Mutex, OnceCell};
+
+/// The labels of one world.
+#[derive(Clone, Debug)]
+pub struct Labels {
+    run: String,
+    world: String,
+}
+
+impl Labels {
+    /// As key and value, with the part that the thing plays in the world.
+    pub fn pairs(&self, part: &str) -> BTreeMap<String, String> {
+        BTreeMap::from([
+            (RUN_LABEL.to_owned(), self.run.clone()),
+            (WORLD_LABEL.to_owned(), self.world.clone()),
+            (OWNER_LABEL.to_owned(), owner()),
+            ("fleet.part".to_owned(), part.to_owned()),
+        ])
+    }
+}
+
+/// How a world is to be made.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Names what varies; printed with every failure. By default drawn anew.
+    pub seed: Option<u64>,
+    /// Leave everything standing at the end.
+    pub keep: bool,
+    /// The directory of the run; by default a new one under `target/fleet/`.
+    pub run: Option<PathBuf>,
+}
+
+/// See the module.
+pub struct World {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) name: String,
+    pub(crate) labels: Labels,
+    pub(crate) docker: Docker,
+    pub(crate) network: String,
+    pub(crate) subnet: Subnet,
+    pub(crate) root: Root,
+    pub(crate) recorder: Recorder,
+    pub(crate) run: PathBuf,
+    seed: u64,
+    keep: AtomicBool,
+    authority: OnceCell<Authority>,
+    zones: Mutex<BTreeMap<String, String>>,
+}
+
+impl World {
+    /// Makes a closed network with its own trust. Hosts and servers come later.
+    ///
+    /// # Errors
+    /// The environment's: no docker, no images.
+    pub async fn open(options: Options) -> Result<Self> {
+        let docker = Docker::connect().await?;
+        Image::Host.require(&docker).await?;
+        guard_against_interruption(options.keep);
+        sweep_leftovers_once(&docker).await?;
+        let seed = options.seed.or_else(seed_from_environment).unwrap_or_else(draw);
+        let name = format!("fleet-{:04x}-{:x}-{}", seed & 0xffff, std::process::id(), next());
+        let run = match options.run {
+            Some(run) => run,
+            None => new_run_directory()?,
+        };
+        let labels = Labels {
+            run: run.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            world: name.clone(),
+        };
+        let pairs = labels.pairs("network").into_iter().collect();
+        let subnet = docker.create_closed_network(&name, pairs).await?;
+        let keep = options.keep || std::env::var_os("HARNESS_KEEP").is_some_and(|value| value == "1");
+        Ok(Self {
+            inner: Arc::new(Inner {
+                root: Root::generate(&name)?,
+                recorder: Recorder::new(),
+                name,
+                labels,
+                docker,
+                subnet,
+                run,
+                seed,
+                keep: AtomicBool::new(keep),
+                authority: OnceCell::new(),
+                zones: Mutex::default(),
+                network: String::new(),
+            }
+            .named()),
+        })
+    }
+
+    /// Its name: the network's and the prefix of everything in it.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// What varies is drawn from this.
+    pub fn seed(&self) -> u64 {
+        self.inner.seed
+    }
+
+    /// The directory of the run: reports and evidence.
+    pub fn run(&self) -> &Path {
+        &self.inner.run
+    }
+
+    /// The docker connection.
+    pub fn docker(&self) -> &Docker {
+        &self.inner.docker
+    }
+
+    /// What has happened so far.
+    pub fn recorder(&self) -> &Recorder {
+        &self.inner.recorder
+    }
+
+    /// The root certificate that everything in this world trusts, PEM.
+    pub fn root_certificate(&self) -> &str {
+        &self.inner.root.certificate
+    }
+
+    /// The lab's name server and certificate authority, started when first asked for.
+    pub async fn authority(&self) -> Result<&Authority> {
+        let inner = &self.inner;
+        inner
+            .authority
+            .get_or_try_init(|| Authority::start(&inner.docker, &inner.network, &inner.subnet, &inner.root, &inner.labels))
+            .await
+    }
+
+    /// Boots a bare Debian machine that the zone of `server_name` points to; see [`Host`].
+    pub async fn host(&self, server_name: &str) -> Result<Host> {
+        self.host_with(server_name, crate::host::Needs::default()).await
+    }
+
+    /// Boots a machine with particular needs.
+    pub async fn host_with(&self, server_name: &str, needs: crate::host::Needs) -> Result<Host> {
+        let step = self.inner.recorder.begin(format!("boot a bare host for {server_name}"));
+        let (host, authority) = tokio::try_join!(Host::boot(self.inner.clone(), server_name, needs), self.authority())?;
+        let mut zones = self.inner.zones.lock().await;
+        zones.insert(server_name.to_owned(), zone_for(server_name, &host.address)?);
+        let (published, trusted) = tokio::join!(authority.publish(&zones), host.resolve_through(&authority.address));
+        published?;
+        trusted?;
+        step.done();
+        Ok(host)
+    }
+
+    /// Leaves everything standing.
+    pub fn keep(&self) {
+        self.inner.keep.store(true, Ordering::Relaxed);
+    }
+
+    /// Removes everything that this world made.
+    pub async fn close(self) -> Result<Removed> {
+        if self.inner.keep.load(Ordering::Relaxed) {
+            return Ok(Removed::default());
+        }
+        let removed = self.inner.remove().await?;
+        self.inner.keep.store(true, Ordering::Relaxed);
+        Ok(removed)
+    }
+}
+
+impl Inner {
+    fn named(mut self) -> Self {
+        self.network.clone_from(&self.name);
+        self
+    }
+
+    fn label(&self) -> String {
+        format!("{WORLD_LABEL}={}", self.name)
+    }
+
+    async fn remove(&self) -> Result<Removed> {
+        self.docker.remove_labelled(&self.label()).await
+    }
+}
+
+impl Drop for World {
+    /// A scenario that failed or panicked did not close its world; dropping cannot await, so another thread does it.
+    fn drop(&mut self) {
+        if self.inner.keep.load(Ordering::Relaxed) {
+            return;
+        }
+        let label = self.inner.label();
+        let outcome = std::thread::spawn(move || remove_blocking(&label)).join();
+        match outcome {
+            Ok(Ok(())) => {}
+            Ok(Err(failure)) => eprintln!("world `{}` was not removed: {failure}", self.inner.name),
+            Err(_) => eprintln!("world `{}` was not removed: hint: run `cargo fleet clean`", self.inner.name),
+        }
+    }
+}
+
+fn remove_blocking(label: &str) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .or_harness(|| "start a runtime to clean up".to_owned())?;
+    runtime.block_on(async {
+        let docker = Docker::connect().await?;
+        // What is being created while we remove appears in the next round.
+        for _ in 0..5 {
+            if docker.remove_labelled(label).await.is_ok_and(Removed::is_empty) {
+                return Ok(());
+            }
+        }
+        docker.remove_labelled(label).await.map(|_| ())
+    })
+}
+
+/// This process, in a way that survives the reuse of process ids.
+fn owner() -> String {
+    let pid = std::process::id();
+    format!("{pid}.{}", start_time(pid).unwrap_or_default())
+}
+
+/// When a process started, in clock ticks since boot (field 22 of `/proc/PID/stat`, proc(5)).
+fn start_time(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+fn is_alive(owner: &str) -> bool {
+    owner
+        .split_once('.')
+        .and_then(|(pid, start)| Some((pid.parse().ok()?, start.parse().ok()?)))
+        .is_some_and(|(pid, start): (u32, u64)| start_time(pid) == Some(start))
+}
+
+/// Removes what processes left behind that are no more, once in the life of this one. Worlds that were kept on
+/// purpose have no owner.
+async fn sweep_leftovers_once(docker: &Docker) -> Result<()> {
+    static SWEPT: OnceCell<()> = OnceCell::const_new();
+    SWEPT
+        .get_or_try_init(|| async {
+            let removed = sweep_leftovers(docker).await?;
+            if !removed.is_empty() {
+                ui::say(format!(
+                    "removed the leftovers of dead runs: {} containers, {} networks, {} volumes",
+                    removed.containers, removed.networks, removed.volumes
+                ));
+            }
+            Ok(())
+        })
+        .await
+        .map(|_| ())
+}
+
+/// Removes what carries the label of a process that is no more and was not kept on purpose.
+pub async fn sweep_leftovers(docker: &Docker) -> Result<Removed> {
+    let kept = kept_worlds();
+    let mut total = Removed::default();
+    let mut dead: Vec<String> = docker
+        .values_of(OWNER_LABEL)
+        .await?
+        .into_iter()
+        .filter(|labels| labels.get(WORLD_LABEL).is_none_or(|world| !kept.contains(world)))
+        .filter_map(|labels| labels.get(OWNER_LABEL).cloned())
+        .filter(|owner| !is_alive(owner))
+        .collect();
+    dead.sort();
+    dead.dedup();
+    for owner in dead {
+        let removed = docker.remove_labelled(&format!("{OWNER_LABEL}={owner}")).await?;
+        total.containers += removed.containers;
+        total.networks += removed.networks;
+        total.volumes += removed.volumes;
+    }
+    Ok(total)
+}
+
+/// The worlds that `--keep` or `fleet up` left standing, by name: a file each under `target/fleet/kept/`.
+pub fn kept_worlds() -> Vec<String> {
+    std::fs::read_dir(paths::runs().join("kept"))
+        .map(|entries| {
+            entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+        })
+        .unwrap_or_default()
+}
+
+/// Remembers a world as kept on purpose; `note` says what it is.
+pub fn remember_kept(world: &str, note: &str) -> Result<()> {
+    let directory = paths::runs().join("kept");
+    let what = || format!("note that `{world}` is kept");
+    std::fs::create_dir_all(&directory).or_environment(what)?;
+    std::fs::write(directory.join(world), note).or_environment(what)
+}
+
+/// Forgets a kept world.
+pub fn forget_kept(world: &str) {
+    // Already forgotten is forgotten.
+    let _ = std::fs::remove_file(paths::runs().join("kept").join(world));
+}
+
+/// On Ctrl-C or SIGTERM everything that this process made is removed before it ends with 130.
+fn guard_against_interruption(keep: bool) {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        let signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM]);
+        let Ok(mut signals) = signals else { return };
+        std::thread::spawn(move || {
+            if signals.forever().next().is_some() {
+                if !keep {
+                    eprintln!("\ninterrupted: removing everything that was made");
+                    if let Err(failure) = remove_blocking(&format!("{OWNER_LABEL}={}", owner())) {
+                        eprintln!("{failure}\nhint: run `cargo fleet clean`");
+                    }
+                }
+                std::process::exit(crate::verdict::Exit::Interrupted.code().into());
+            }
+        });
+    });
+}
+
+/// Numbers the worlds of this process.
+fn next() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+fn seed_from_environment() -> Option<u64> {
+    let text = std::env::var("HARNESS_SEED").ok()?;
+    u64::from_str_radix(&text, 16).ok()
+}
+
+fn draw() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::hash::RandomState::new().build_hasher().finish() & 0xffff_ffff
+}
+
+/// Makes a new directory for a run, named by the time and the process.
+pub fn new_run_directory() -> Result<PathBuf> {
+    let runs = paths::runs();
+    let what = || format!("make a directory for this run under `{}`", runs.display());
+    let seconds = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_err(|_| Failure::environment("read the clock: it is before 1970"))?
+        .as_secs();
+    let path = runs.join(format!("{seconds}-{}-{}", std::process::id(), next()));
+    std::fs::create_dir_all(&path).or_environment(what)?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_knows_itself_and_a_dead_one_is_dead() {
+        assert!(is_alive(&owner()));
+        assert!(!is_alive(&format!("{}.1", std::process::id())), "another process had this id before");
+        assert!(!is_alive("4194305.1"), "beyond the largest process id");
+        assert!(!is_alive("nonsense"));
+    }
+}
