@@ -33,7 +33,7 @@ USAGE="usage: install.sh [install|upgrade|status|uninstall] [OPTION...]
   --sha256 HEX          the expected SHA-256 of the binary
   --version X           the expected version (default $PINNED_VERSION)
   --server-name NAME    the Matrix server name (default: the installed site's, else timmy.foundation)
-  --no-apex             do not serve the apex's /.well-known/matrix (it is hosted elsewhere)
+  --apex here|elsewhere who answers the apex's /.well-known/matrix: this Caddy (the default) or another host
   --no-start            install without starting anything (a restore follows)
   --no-backup           upgrade without a backup before
   --purge --yes         uninstall: remove data, secrets and backups too, for good
@@ -42,7 +42,7 @@ USAGE="usage: install.sh [install|upgrade|status|uninstall] [OPTION...]
 exit: 0 done, 1 failed, 2 usage, 3 refused (nothing changed), 4 rolled back, 75 another run is at it"
 
 COMMAND=install BUNDLE='' BINARY='' URL='' SHA256='' VERSION=$PINNED_VERSION SERVER_NAME='' RELEASE=''
-DRY_RUN=false PURGE=false YES=false NO_BACKUP=false NO_APEX='' NO_START=false
+DRY_RUN=false PURGE=false YES=false NO_BACKUP=false APEX='' NO_START=false
 UNIT_DIR=/etc/systemd/system
 UNITS=() TIMERS=()
 declare -A STATE=() # install.state: what a later run must know of this one
@@ -55,8 +55,8 @@ parse() {
   fi
   while (($#)); do
     case $1 in
-      --bundle | --binary | --url | --sha256 | --version | --server-name)
-        if [[ -z ${2-} ]]; then fail 2 "\`$1\` lacks its value" "$usage_hint"; fi
+      --bundle | --binary | --url | --sha256 | --version | --server-name | --apex)
+        (($# > 1)) || fail 2 "\`$1\` lacks its value" "$usage_hint"
         local name=${1#--}
         name=${name//-/_}
         printf -v "${name^^}" '%s' "$2"
@@ -66,16 +66,19 @@ parse() {
       --purge) PURGE=true ;;
       --yes) YES=true ;;
       --no-backup) NO_BACKUP=true ;;
-      --no-apex) NO_APEX=true ;;
       --no-start) NO_START=true ;;
       --help | -h) say "$USAGE" && exit 0 ;;
       *) fail 2 "unknown argument \`$1\`" "$usage_hint" ;;
     esac
     shift
   done
-  SHA256=${SHA256,,}
+  # An empty value is as good as none, so that a runbook can pass its variables on.
+  VERSION=${VERSION:-$PINNED_VERSION} SHA256=${SHA256,,}
+  if [[ $BUNDLE == [!/]* ]]; then BUNDLE=$PWD/$BUNDLE; fi
+  if [[ $BINARY == [!/]* ]]; then BINARY=$PWD/$BINARY; fi
   [[ -z $SHA256 || $SHA256 =~ ^[0-9a-f]{64}$ ]] || fail 2 "\`--sha256 $SHA256\` is not a SHA-256" "64 hexadecimal digits"
   [[ $VERSION =~ ^[0-9]+(\.[0-9]+)+[A-Za-z0-9.+-]*$ ]] || fail 2 "\`--version $VERSION\` is not a version" "e.g. \`--version $PINNED_VERSION\`"
+  [[ $APEX =~ ^(|here|elsewhere)$ ]] || fail 2 "\`--apex $APEX\` is neither \`here\` nor \`elsewhere\`" "$usage_hint"
   [[ -z $URL || -n $SHA256 ]] || fail 2 "\`--url\` without \`--sha256\`" "nothing is executed without a checksum; pass the one you expect"
   if $PURGE && [[ $COMMAND != uninstall ]]; then fail 2 "\`--purge\` belongs to \`uninstall\`" "$usage_hint"; fi
   if $PURGE && ! $YES; then fail 2 "\`--purge\` removes all messages, media, keys and backups for good" "add \`--yes\` if you mean it; a server name whose key is lost is burnt"; fi
@@ -113,7 +116,7 @@ cmd_install() {
   begin
   SERVER_NAME=${SERVER_NAME:-$(site_identity server_name || say timmy.foundation)}
   # What was decided at the installation holds for later runs.
-  NO_APEX=${NO_APEX:-${STATE[no_apex]:-false}}
+  APEX=${APEX:-${STATE[apex]:-here}}
   check_name
   check_ports
   check_disk
@@ -199,7 +202,7 @@ ensure_state() {
   local import=${STATE[caddy_import]:-0}
   if $IMPORT_DIFFERS; then import=1; fi
   ensure_file "$ROOT/install.state" 0644 root:root \
-    "conduit_toml=$1"$'\n'"caddy_import=$import"$'\n'"no_apex=$NO_APEX"$'\n'
+    "conduit_toml=$1"$'\n'"caddy_import=$import"$'\n'"apex=$APEX"$'\n'
 }
 
 # install_units: all unit files.  systemd finds new ones by itself when they are started; only those that it has loaded
@@ -212,7 +215,7 @@ install_units() {
     if [[ $TOUCHED == *" $unit "* && ${UNIT[$unit.LoadState]-} != not-found ]]; then stale=true; fi
   done
   for unit in conduit.service "${TIMERS[@]}"; do
-    if [[ ${UNIT[$unit.UnitFileState]-} != enabled ]] && change enable "$unit"; then enable+=("$unit"); fi
+    if ! enabled "$unit" && change enable "$unit"; then enable+=("$unit"); fi
   done
   if ((${#enable[@]})); then systemctl --quiet --no-reload enable "${enable[@]}"; fi
   if $stale && ! $DRY_RUN; then systemctl daemon-reload; fi
@@ -268,7 +271,6 @@ cmd_status() {
 cmd_uninstall() {
   check_machine
   begin
-  NO_APEX=false
   SITE_TEXT=
   plan_caddy_removal
   apply_caddy

@@ -17,7 +17,7 @@ has_import() { grep --quiet --extended-regexp '^[[:space:]]*import[[:space:]]+(/
 plan_caddy() {
   render "$HERE/Caddyfile"
   SITE_TEXT=$REPLY
-  if $NO_APEX; then SITE_TEXT=${SITE_TEXT%%'# apex: begin'*}; fi
+  if [[ $APEX == elsewhere ]]; then SITE_TEXT=${SITE_TEXT%%'# apex: begin'*}; fi
   slurp "$CADDY_DIR/Caddyfile"
   CADDYFILE_TEXT=$REPLY
   if ! has_import "$CADDYFILE_TEXT"; then
@@ -99,7 +99,7 @@ validate_caddy() {
   case $output in
     *'ambiguous site definition'*"$SERVER_NAME"*)
       fail 3 "Caddy serves a site that is ours already: $reason" \
-        "if it is the apex, pass \`--no-apex\` and let that site answer /.well-known/matrix/* (deploy/well-known/)"
+        "if it is the apex, pass \`--apex elsewhere\` and let that site answer /.well-known/matrix/* (deploy/well-known/)"
       ;;
   esac
   fail 3 "Caddy would not load with our site: $reason" \
@@ -113,7 +113,7 @@ apply_caddy() {
   if [[ -n $SITE_TEXT ]]; then
     if [[ ! -d $CADDY_DIR/conf.d ]]; then ensure_dir "$CADDY_DIR/conf.d" 0755 root:root; fi
     ensure_file "$CADDY_SITE" 0644 root:root "$SITE_TEXT"
-    if [[ ${UNIT[caddy.service.UnitFileState]-} != enabled ]] && change enable caddy.service; then
+    if ! enabled caddy.service && change enable caddy.service; then
       systemctl --quiet --no-reload enable caddy.service
     fi
   elif $SITE_DIFFERS && change remove "$CADDY_SITE"; then

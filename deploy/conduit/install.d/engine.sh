@@ -36,8 +36,11 @@ load_units() {
     fi
     for line in "${block[@]}"; do UNIT[$id.${line%%=*}]=${line#*=}; done
     block=() id=''
-  done < <(systemctl show --property=Id,LoadState,ActiveState,UnitFileState,MainPID,User,Environment,EnvironmentFiles "$@"; say)
+  done < <(systemctl show --property=Id,LoadState,ActiveState,MainPID,User,Environment,EnvironmentFiles "$@"; say)
 }
+
+# enabled UNIT: is it started at boot?  Asked of the links on disk: what systemd remembers may be older.
+enabled() { compgen -G "/etc/systemd/system/*.wants/$1" >/dev/null; }
 
 # remember PATH: keeps the present file for a roll-back.
 remember() {

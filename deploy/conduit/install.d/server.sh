@@ -15,10 +15,10 @@ set_link() {
   mv --force --no-target-directory "$LINK.new~" "$LINK"
 }
 
-# start_conduit: returns when it serves (the unit's guard waits), or fails.
+# start_conduit [SECONDS]: returns when it serves (the unit's guard waits), or fails.
 start_conduit() {
   STARTED_AT=$EPOCHSECONDS
-  timeout "$CONDUIT_HEALTHY_WITHIN" systemctl start conduit.service 2>/dev/null
+  timeout "${1:-$CONDUIT_HEALTHY_WITHIN}" systemctl start conduit.service 2>/dev/null
 }
 
 show_journal() { journalctl --unit=conduit.service --since="@$STARTED_AT" --lines=12 --no-pager --output=cat >&2 || true; }
@@ -70,7 +70,8 @@ roll_back() {
   mv --no-target-directory "$SNAPSHOT" "$ROOT/data"
   systemctl daemon-reload
   systemctl reset-failed conduit.service 2>/dev/null || true
-  start_conduit || {
+  # However short the new server's time was, the old one gets all that it may need.
+  start_conduit 300 || {
     show_journal
     fail 1 "the new server failed, and the old one does not start either" \
       "the data is as it was before (the failed server's copy: $ROOT/staging/failed); see journalctl -u conduit, or restore.md"

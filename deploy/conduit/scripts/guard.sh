@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# What stands between a disaster and a new homeserver; run by conduit.service, as its user and inside its sandbox.
+# What stands between a disaster and a new homeserver; run by conduit.service.
 #   guard.sh data      before the start: an existing site's data directory must hold a database.  Conduit would create
 #                      another one without a word, with a new signing key.
-#   guard.sh identity  after the start: waits until the server answers, then compares its signing key with site.identity.
+#   guard.sh identity  after the start, as the server's user and in its sandbox: waits until it answers, then compares its signing
+#                      key with site.identity.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=common.sh
 source "${BASH_SOURCE[0]%/*}/common.sh"
