@@ -389,6 +389,11 @@ impl Fingerprint {
                 Change::Kept(before, after) => before.differences(after, &mut list),
             }
         }
+        // Files are asked for by any live session; when there is none, that has been named above.
+        let looked = |site: &Self| site.accounts.values().any(|account| account.view.is_some());
+        if !(looked(self) && looked(after)) {
+            return list.0;
+        }
         for (uri, change) in changes(&self.media, &after.media) {
             let subject = format!("media `{uri}`");
             let detail = match change {
@@ -1045,7 +1050,7 @@ async fn file(client: &Client, uri: &OwnedMxcUri) -> Result<Media, Failure> {
             bytes: media.bytes.len() as u64,
         }),
         Err(refusal) if refusal.status < 500 => Ok(Media::Refused(short(&refusal))),
-        // Conduit 0.10.12 answers 500 when the row is in the database and the file is not on the disk: lost, not unknown.
+        // A 5xx in Matrix's own form is the homeserver's word on this file: it cannot read it. One of a proxy says nothing.
         Err(refusal) if refusal.errcode.is_some() => Ok(Media::Refused(short(&refusal))),
         Err(refusal) => Err(Failure::new(asked, Cause::Refused(refusal), answer.took)),
     }

@@ -495,9 +495,10 @@ fn an_account_that_was_not_looked_at_takes_its_own_view_of_rooms_along() {
 }
 
 #[test]
-fn a_room_that_nobody_can_look_at_any_more_is_not_named_beside_the_reason() {
+fn what_nobody_can_look_at_any_more_is_not_named_beside_the_reason() {
     let (before, mut after) = (sample(), sample());
     after.rooms.clear();
+    after.media.clear();
     for account in after.accounts.values_mut() {
         account.view = None;
         account
