@@ -120,12 +120,13 @@ cmd_install() {
   check_name
   check_ports
   check_disk
+  recover_upgrade
   check_site
   plan_caddy
   choose_source
   if [[ $COMMAND == upgrade && ! -e $ROOT/site.identity ]]; then fail 3 "there is no site to upgrade on this host" "use \`install.sh install\`"; fi
 
-  OLD_TARGET=$(readlink "$LINK" || true)
+  OLD_TARGET=${RECOVERED:-$(readlink "$LINK" || true)}
   backup_first
   install_files
   install_units

@@ -6,7 +6,8 @@
 
 LINK=$ROOT/conduit
 OLD_TARGET= # what the link pointed to
-SNAPSHOT=   # the data as it was before the new server touched it
+RECOVERED=  # what a cut-off upgrade was taken back to
+SNAPSHOT=$ROOT/staging/before-upgrade # the data as it was before the new server touched it
 STARTED_AT= # when the new server was started, for the journal
 
 # set_link TARGET: the rename makes it atomic; there is no moment without a server behind the link.
@@ -18,7 +19,9 @@ set_link() {
 # start_conduit [SECONDS]: returns when it serves (the unit's guard waits), or fails.
 start_conduit() {
   STARTED_AT=$EPOCHSECONDS
-  timeout "${1:-$CONDUIT_HEALTHY_WITHIN}" systemctl start conduit.service 2>/dev/null
+  # In the background, so that a signal is heard at once and not when the start is over.
+  unlocked timeout "${1:-$CONDUIT_HEALTHY_WITHIN}" systemctl start conduit.service 2>/dev/null &
+  wait $!
 }
 
 show_journal() { journalctl --unit=conduit.service --since="@$STARTED_AT" --lines=12 --no-pager --output=cat >&2 || true; }
@@ -32,13 +35,45 @@ first_start() {
 }
 
 # take_snapshot: the stopped database next to the live one.  RocksDB never changes an *.sst file and media is written
-# once, so both are linked; everything else is appended to in place and must be copied.
+# once, so both are linked; everything else is appended to in place and must be copied.  Named so only when it is whole.
 take_snapshot() {
-  SNAPSHOT=$ROOT/staging/before-upgrade
-  rm --recursive --force "$SNAPSHOT"
-  cp --archive --link "$ROOT/data" "$SNAPSHOT"
+  rm --recursive --force "$SNAPSHOT" "$SNAPSHOT.partial"
+  cp --archive --link "$ROOT/data" "$SNAPSHOT.partial"
   find "$ROOT/data" -maxdepth 1 -type f ! -name '*.sst' -print0 |
-    xargs --null --no-run-if-empty cp --archive --remove-destination --target-directory="$SNAPSHOT"
+    xargs --null --no-run-if-empty cp --archive --remove-destination --target-directory="$SNAPSHOT.partial"
+  say "$OLD_TARGET" >"$SNAPSHOT.target"
+  mv --no-target-directory "$SNAPSHOT.partial" "$SNAPSHOT"
+}
+
+# drop_snapshot: the new server has proved itself.
+drop_snapshot() { rm --recursive --force "$SNAPSHOT" "$SNAPSHOT.target"; }
+
+# exchange_data: the snapshot becomes the data; what the failed server left stays in staging/failed until the end.
+exchange_data() {
+  rm --recursive --force "$ROOT/staging/failed"
+  if [[ -d $ROOT/data ]]; then mv --no-target-directory "$ROOT/data" "$ROOT/staging/failed"; fi
+  mv --no-target-directory "$SNAPSHOT" "$ROOT/data"
+  rm --force "$SNAPSHOT.target"
+}
+
+# recover_upgrade: an upgrade that was killed left its snapshot.  Where the server runs it has proved itself, and people
+# have written since; where it does not, everything goes back to before the upgrade, and this run starts from there.
+recover_upgrade() {
+  remove "$SNAPSHOT.partial"
+  [[ -d $SNAPSHOT ]] || return 0
+  if [[ ${UNIT[conduit.service.ActiveState]-} == active ]]; then
+    remove "$SNAPSHOT" "$SNAPSHOT.target"
+    return
+  fi
+  RECOVERED=$(<"$SNAPSHOT.target")
+  UNIT[conduit.service.ActiveState]=inactive
+  if change recover "$ROOT/data" "(an upgrade was cut off; back to $RECOVERED)"; then
+    systemctl kill --signal=KILL conduit.service 2>/dev/null || true
+    systemctl stop conduit.service || true
+    set_link "$RECOVERED"
+    exchange_data
+    rm --recursive --force "$ROOT/staging/failed"
+  fi
 }
 
 # guarded_start NEW_TARGET: stop, snapshot, swap, start; or everything back as it was (exit 4).
@@ -51,7 +86,7 @@ guarded_start() {
   if [[ $1 != "$OLD_TARGET" ]]; then set_link "$1"; fi
   start_conduit || roll_back "did not become healthy within $CONDUIT_HEALTHY_WITHIN s, or not as this site"
   trap - INT TERM
-  rm --recursive --force "$SNAPSHOT"
+  drop_snapshot
 }
 
 # roll_back REASON: the old server on the old data.
@@ -65,9 +100,7 @@ roll_back() {
   undo_files
   set_link "$OLD_TARGET"
   # What the failed server wrote was acknowledged to nobody; what it migrated the old one cannot read.
-  rm --recursive --force "$ROOT/staging/failed"
-  mv --no-target-directory "$ROOT/data" "$ROOT/staging/failed"
-  mv --no-target-directory "$SNAPSHOT" "$ROOT/data"
+  if [[ -d $SNAPSHOT ]]; then exchange_data; fi
   systemctl daemon-reload
   systemctl reset-failed conduit.service 2>/dev/null || true
   # However short the new server's time was, the old one gets all that it may need.

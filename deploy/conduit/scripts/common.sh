@@ -8,6 +8,7 @@
 : "${CONDUIT_ROOT:=/opt/conduit}"
 : "${CONDUIT_API:=http://127.0.0.1:6167}"
 CONDUIT_IDENTITY=$CONDUIT_ROOT/site.identity
+LOCKS=() # descriptors of the locks held
 
 # say TEXT...: a line of result on standard output.
 say() { printf '%s\n' "$*"; }
@@ -33,8 +34,18 @@ need_root() {
 lock() {
   local name=$1 file=/run/lock/conduit-$1 fd
   exec {fd}>>"$file" || fail 1 "cannot open the lock \`$file\`" "is /run/lock mounted and writable?"
+  LOCKS+=("$fd")
   flock --nonblock "$fd" ||
     fail 75 "another run holds the lock \`$name\`" "wait for it to end; \`fuser -v $file\` names it"
+}
+
+# unlocked COMMAND...: runs it without our locks, for a child that may outlive us would hold them on.
+unlocked() {
+  local fd
+  (
+    for fd in "${LOCKS[@]}"; do exec {fd}>&-; done
+    exec "$@"
+  )
 }
 
 # site_identity [FIELD]: the whole of site.identity, or one of server_name, key_id, public_key, installed_version.
