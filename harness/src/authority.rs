@@ -7,8 +7,9 @@ use crate::docker::{Docker, Subnet};
 use crate::failure::{Failure, OrBlame, Result};
 use crate::image::Image;
 use crate::world::Labels;
+use serde::Deserialize;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use testcontainers::core::Mount;
 use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, GenericImage, ImageExt};
@@ -53,6 +54,9 @@ downloads.lab.test {
 }
 ";
 
+/// Stands in for the gateway that does not exist.
+const WATCH: &str = include_str!("watch.py");
+
 /// Everything that is not ours does not exist.
 const ROOT_ZONE: &str = "\
 $ORIGIN .
@@ -82,6 +86,19 @@ impl Root {
     }
 }
 
+/// A packet that was meant for outside of the lab.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub struct Escape {
+    /// Who sent it.
+    pub from: String,
+    /// Where it was meant to go.
+    pub to: String,
+    /// `tcp`, `udp`, `icmp`, or the number of another protocol.
+    pub protocol: String,
+    /// The destination port; 0 where the protocol has none.
+    pub port: u16,
+}
+
 /// The container that serves names and certificates.
 pub struct Authority {
     container: ContainerAsync<GenericImage>,
@@ -96,13 +113,18 @@ impl Authority {
         let what = || "start the lab's name server and certificate authority".to_owned();
         let image = Image::Host;
         let container = GenericImage::new(image.repository(), &image.tag())
-            .with_cmd(["sh", "-c", "until [ -e /lab/ready ]; do sleep 0.05; done; nsd -c /lab/nsd.conf; \
-                 exec caddy run --config /lab/Caddyfile --adapter caddyfile"])
+            .with_cmd(["sh", "-c", &format!("python3 /lab/watch.py {} {} & until [ -e /lab/ready ]; do sleep 0.02; done; \
+                 nsd -c /lab/nsd.conf; exec caddy run --config /lab/Caddyfile --adapter caddyfile", subnet.dead_gateway(), subnet.cidr())])
             .with_network(network)
             .with_hostname("lab.test")
             .with_labels(labels.pairs("authority"))
             .with_env_var("XDG_DATA_HOME", "/lab/data")
             .with_mount(Mount::tmpfs_mount("/run"))
+            // What comes here on its way out of the lab ends here.
+            .with_host_config_modifier(|config| {
+                config.sysctls = Some(HashMap::from([("net.ipv4.ip_forward".to_owned(), "0".to_owned())]));
+            })
+            .with_copy_to("/lab/watch.py", WATCH.as_bytes().to_vec())
             .with_copy_to("/lab/root.crt", root.certificate.clone().into_bytes())
             .with_copy_to("/lab/root.key", root.key.clone().into_bytes())
             .with_copy_to("/lab/Caddyfile", CADDYFILE.as_bytes().to_vec())
@@ -117,7 +139,6 @@ impl Authority {
             .or_environment(what)?
             .to_string();
         let authority = Self { container, docker: docker.clone(), address };
-        debug_assert!(subnet.cidr().starts_with(authority.address.rsplit_once('.').map_or("", |(prefix, _)| prefix)));
         authority.publish(&BTreeMap::new()).await?;
         Ok(authority)
     }
@@ -156,11 +177,23 @@ impl Authority {
              n=$((n+1)); [ $n -lt 250 ] || {{ echo \"no answer for $zone\"; cat nsd.log; exit 1; }}; sleep 0.02; done; done\n"
         ));
         script.push_str(
-            "n=0; until curl -s -o /dev/null --max-time 5 https://acme.lab.test/acme/lab/directory; do \
+            "n=0; until [ -e watching ] && curl -s -o /dev/null --max-time 5 https://acme.lab.test/acme/lab/directory; do \
              n=$((n+1)); [ $n -lt 200 ] || { echo no ACME server; exit 1; }; sleep 0.02; done\n",
         );
         self.docker.exec(self.container(), &["sh"], Some(script.as_bytes())).await?.success(what)?;
         Ok(())
+    }
+
+    /// Every packet that somebody in the lab sent towards the outside. None of them left: see `watch.py`.
+    pub async fn escapes(&self) -> Result<Vec<Escape>> {
+        let text = self
+            .docker
+            .exec(self.container(), &["cat", "/lab/escapes.jsonl"], None)
+            .await?
+            .success("read what tried to leave the lab")?;
+        text.lines()
+            .map(|line| serde_json::from_str(line).or_harness(|| format!("read the watcher's line `{line}`")))
+            .collect()
     }
 
     /// Offers a file on `https://downloads.lab.test/NAME`.

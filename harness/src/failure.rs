@@ -132,6 +132,20 @@ impl<T, E: std::error::Error> OrBlame<T> for std::result::Result<T, E> {
     }
 }
 
+/// A verb that a client should have been granted: the server's doing until evidence says otherwise.
+impl From<crate::client::Failure> for Failure {
+    fn from(failure: crate::client::Failure) -> Self {
+        Self::product(failure.to_string())
+    }
+}
+
+/// A state that was waited for and did not come.
+impl From<crate::probe::Unmet> for Failure {
+    fn from(unmet: crate::probe::Unmet) -> Self {
+        Self::product(unmet.to_string())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,6 @@
 //! A Host is a bare Debian machine with systemd as process 1 and a disk: a container that stands for the VPS.
 
-use crate::docker::Output;
+use crate::docker::{Docker, Output};
 use crate::failure::{Failure, OrBlame, Result};
 use crate::image::Image;
 use crate::paths;
@@ -182,24 +182,24 @@ impl Host {
         let content = std::fs::read(from).or_environment(|| format!("read `{}`", from.display()))?;
         self.write(to, mode, &content).await
     }
+}
 
-    /// Keeps what helps to understand a failure: the journal, the proxy's configuration, listeners, the tree.
-    pub async fn collect_evidence(&self, directory: &Path) -> Result<()> {
-        let what = || format!("keep evidence of `{}`", self.server_name);
-        std::fs::create_dir_all(directory).or_environment(what)?;
-        for (file, line) in [
-            ("journal.log", "journalctl --no-pager --output=short-precise"),
-            ("conduit.log", "journalctl --no-pager --output=short-precise --unit=conduit.service"),
-            ("caddy.log", "journalctl --no-pager --output=short-precise --unit=caddy.service"),
-            ("units.txt", "systemctl --no-pager list-units --all; systemctl --no-pager --failed"),
-            ("listeners.txt", "ss -ltnp"),
-            ("tree.txt", "ls -laR /opt/conduit | head -400; df -h /opt; head -50 /etc/caddy/Caddyfile /etc/caddy/conf.d/*"),
-        ] {
-            let output = self.try_shell(line).await?;
-            std::fs::write(directory.join(file), output.stdout + &output.stderr).or_environment(what)?;
-        }
-        Ok(())
+/// Keeps what helps to understand a failure of a machine: the journal, the proxy's configuration, listeners, the tree.
+pub async fn collect_evidence(docker: &Docker, container: &str, directory: &Path) -> Result<()> {
+    let what = || format!("keep evidence in `{}`", directory.display());
+    std::fs::create_dir_all(directory).or_environment(what)?;
+    for (file, line) in [
+        ("journal.log", "journalctl --no-pager --output=short-precise"),
+        ("conduit.log", "journalctl --no-pager --output=short-precise --unit=conduit.service"),
+        ("caddy.log", "journalctl --no-pager --output=short-precise --unit=caddy.service"),
+        ("units.txt", "systemctl --no-pager list-units --all; systemctl --no-pager --failed"),
+        ("listeners.txt", "ss -ltnp"),
+        ("tree.txt", "ls -laR /opt/conduit | head -400; df -h /opt; head -50 /etc/caddy/Caddyfile /etc/caddy/conf.d/*"),
+    ] {
+        let output = docker.exec(container, &["bash", "-c", line], None).await?;
+        std::fs::write(directory.join(file), output.stdout + &output.stderr).or_environment(what)?;
     }
+    Ok(())
 }
 
 fn read_only(from: &Path, to: &str) -> Mount {

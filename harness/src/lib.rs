@@ -1,17 +1,30 @@
 //! Rehearses the deployment of a Matrix homeserver: starts the real servers in containers, follows the runbooks that
 //! operators follow, and says which claims held on which server.
+//!
+//! One run, module by module: [`setup`] makes the machine fit, [`homeserver`] finds a Conduit and [`tools`] makes the
+//! bundle that an operator brings; [`world`] makes a closed network in which [`authority`] serves names and
+//! certificates and [`host`] boots bare machines from the [`image`]s; the [`operator`] follows a [`runbook`] there
+//! until a [`site`] serves; [`client`]s talk to it, a [`fingerprint`] says what they would miss; [`rehearse`] puts the
+//! claims in their order, [`scenario`] frames one claim, and [`report`] says what came of them.
 
 pub mod authority;
+pub mod client;
 pub mod docker;
 pub mod docs;
 pub mod failure;
+pub mod fingerprint;
 pub mod homeserver;
 pub mod host;
 pub mod image;
 pub mod operator;
 pub mod paths;
+pub mod probe;
 pub mod record;
+pub mod rehearse;
+pub mod report;
 pub mod runbook;
+pub mod scenario;
+pub mod setup;
 pub mod site;
 pub mod tools;
 pub mod ui;

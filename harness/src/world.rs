@@ -4,7 +4,7 @@
 use crate::authority::{Authority, Root, zone_for};
 use crate::docker::{Docker, OWNER_LABEL, RUN_LABEL, Removed, Subnet, WORLD_LABEL};
 use crate::failure::{Failure, OrBlame, Result};
-use crate::host::Host;
+use crate::host::{Host, Ports};
 use crate::image::Image;
 use crate::record::Recorder;
 use crate::{paths, ui};
@@ -62,6 +62,8 @@ pub(crate) struct Inner {
     keep: AtomicBool,
     authority: OnceCell<Authority>,
     zones: Mutex<BTreeMap<String, String>>,
+    /// The machines so far: server name, container id, ports.
+    pub(crate) machines: std::sync::Mutex<Vec<(String, String, Ports)>>,
 }
 
 impl World {
@@ -100,6 +102,7 @@ impl World {
                 keep: AtomicBool::new(keep),
                 authority: OnceCell::new(),
                 zones: Mutex::default(),
+                machines: std::sync::Mutex::default(),
                 network: String::new(),
             }
             .named()),
@@ -154,6 +157,11 @@ impl World {
     pub async fn host_with(&self, server_name: &str, needs: crate::host::Needs) -> Result<Host> {
         let step = self.inner.recorder.begin(format!("boot a bare host for {server_name}"));
         let (host, authority) = tokio::try_join!(Host::boot(self.inner.clone(), server_name, needs), self.authority())?;
+        self.inner
+            .machines
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .push((server_name.to_owned(), host.container().to_owned(), host.ports));
         let mut zones = self.inner.zones.lock().await;
         zones.insert(server_name.to_owned(), zone_for(server_name, &host.address)?);
         let (published, trusted) = tokio::join!(authority.publish(&zones), host.resolve_through(&authority.address));
@@ -161,6 +169,28 @@ impl World {
         trusted?;
         step.done();
         Ok(host)
+    }
+
+    /// An HTTP client that knows the names of every site in this world, and no others.
+    pub fn http(&self) -> Result<reqwest::Client> {
+        let machines = self.machines();
+        let names: Vec<_> = machines.iter().map(|(name, _, ports)| (name.as_str(), *ports)).collect();
+        crate::site::client(&self.inner.root.certificate, &names)
+    }
+
+    /// Keeps what every machine of this world knows, to understand a failure.
+    pub async fn collect_evidence(&self, directory: &Path) -> Result<()> {
+        for (name, container, _) in self.machines() {
+            crate::host::collect_evidence(self.docker(), &container, &directory.join(name)).await?;
+        }
+        let steps = directory.join("steps.txt");
+        std::fs::create_dir_all(directory)
+            .and_then(|()| std::fs::write(&steps, self.recorder().tree()))
+            .or_environment(|| format!("write `{}`", steps.display()))
+    }
+
+    fn machines(&self) -> Vec<(String, String, Ports)> {
+        self.inner.machines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
     /// Leaves everything standing.

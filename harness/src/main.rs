@@ -1,0 +1,470 @@
+//! The `fleet` command line.
+
+use clap::{Args, Parser, Subcommand};
+use harness::failure::{Failure, OrBlame, Result};
+use harness::host::Needs;
+use harness::report::{Report, point_latest_to};
+use harness::world::{self, Options, World};
+use harness::{docker::Docker, homeserver, operator, paths, rehearse, scenario, setup, tools, ui};
+use harness::{Blame, Exit};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+
+/// Rehearses the deployment of a Matrix homeserver on real servers in containers.
+///
+/// Nothing leaves this machine: every host, name and certificate of a rehearsal is made for it and removed after it.
+#[derive(Parser)]
+#[command(name = "fleet", bin_name = "cargo fleet", version, after_help = Exit::TABLE)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Take a bare host to an installed, bootstrapped, backed-up and restored site; print a verdict per claim
+    Rehearse(Rehearse),
+    /// Set this machine up and run the whole test suite; plain `cargo test` works from then on
+    Test(Test),
+    /// Install and start what a rehearsal needs
+    Setup(Agree),
+    /// Look whether this machine is fit to rehearse; changes nothing
+    Doctor(Server),
+    /// Leave an installed and bootstrapped site standing for hands-on work
+    Up(Up),
+    /// Remove what `up` or `--keep` left standing
+    Down {
+        /// The world to remove; all of them by default
+        world: Option<String>,
+    },
+    /// Print a runbook as the numbered plan that would be followed
+    Plan(Plan),
+    /// Follow a runbook on a fresh host
+    Follow(Follow),
+    /// Make the offline bundle that `install.sh --bundle` takes
+    Bundle {
+        /// The directory to make
+        directory: PathBuf,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Print the report of a run again
+    Report {
+        /// The run's directory; the latest rehearsal by default
+        directory: Option<PathBuf>,
+        /// The claims that the scenarios of `cargo test` noted, instead
+        #[arg(long)]
+        scenarios: bool,
+    },
+    /// Remove what dead runs left behind, by label and nothing else
+    Clean {
+        /// Also what was kept on purpose and what runs right now
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+#[derive(Args)]
+struct Agree {
+    /// Install and start what is missing without asking
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Args)]
+struct Server {
+    /// The Conduit to rehearse; by default CONDUIT_BIN, `conduit` on PATH, the download cache, the pinned download,
+    /// the official image
+    #[arg(long, value_name = "PATH")]
+    conduit: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Require {
+    /// Fail where a claim was not proved on this server
+    #[arg(long, value_name = "SERVER", value_parser = ["conduit"])]
+    require: Option<String>,
+}
+
+#[derive(Args)]
+struct Vary {
+    /// Draw what varies from this, in hexadecimal; a failure prints it
+    #[arg(long, value_name = "HEX", value_parser = parse_seed)]
+    seed: Option<u64>,
+    /// Leave everything standing at the end
+    #[arg(long)]
+    keep: bool,
+}
+
+#[derive(Args)]
+struct Rehearse {
+    #[command(flatten)]
+    agree: Agree,
+    #[command(flatten)]
+    server: Server,
+    #[command(flatten)]
+    require: Require,
+    #[command(flatten)]
+    vary: Vary,
+    /// Where report.json and junit.xml go; by default target/fleet/RUN
+    #[arg(long, value_name = "DIR")]
+    report_dir: Option<PathBuf>,
+    /// Rehearse so many times in a row; stops at the first that does not hold
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    times: u32,
+}
+
+#[derive(Args)]
+struct Test {
+    #[command(flatten)]
+    agree: Agree,
+    #[command(flatten)]
+    server: Server,
+    #[command(flatten)]
+    require: Require,
+    /// Passed on to `cargo test`
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+#[derive(Args)]
+struct Up {
+    #[command(flatten)]
+    server: Server,
+    /// The server name of the site
+    #[arg(long, default_value = "timmy.foundation")]
+    server_name: String,
+}
+
+#[derive(Args)]
+struct Plan {
+    /// A name under deploy/runbooks/ (install.md), or a path
+    runbook: PathBuf,
+    /// Give a variable of the runbook
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_variable)]
+    variables: Vec<(String, String)>,
+}
+
+#[derive(Args)]
+struct Follow {
+    #[command(flatten)]
+    plan: Plan,
+    #[command(flatten)]
+    server: Server,
+    #[command(flatten)]
+    vary: Vary,
+    /// Follow this one first, on the same host; may be repeated, and replaces what the runbook needs by itself
+    #[arg(long, value_name = "RUNBOOK")]
+    after: Vec<PathBuf>,
+    /// Follow it on a bare host, without what it needs
+    #[arg(long, conflicts_with = "after")]
+    bare: bool,
+}
+
+fn parse_seed(text: &str) -> std::result::Result<u64, String> {
+    u64::from_str_radix(text, 16).map_err(|_| "a seed is a hexadecimal number".to_owned())
+}
+
+fn parse_variable(text: &str) -> std::result::Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not of the form NAME=VALUE"))?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    ui::enable();
+    match run(Cli::parse().verb).await {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            Exit::from(failure.blame).into()
+        }
+    }
+}
+
+async fn run(verb: Verb) -> Result<Exit> {
+    match verb {
+        Verb::Rehearse(arguments) => rehearse_all(&arguments).await,
+        Verb::Test(arguments) => test(&arguments).await,
+        Verb::Setup(Agree { yes }) => {
+            setup::setup(yes).await?;
+            setup::provide_conduit(None).await?;
+            println!("this machine is set up");
+            Ok(Exit::Ok)
+        }
+        Verb::Doctor(server) => doctor(&server).await,
+        Verb::Up(arguments) => up(&arguments).await,
+        Verb::Down { world } => down(world.as_deref()).await,
+        Verb::Plan(arguments) => plan(&arguments),
+        Verb::Follow(arguments) => follow(&arguments).await,
+        Verb::Bundle { directory, server } => bundle(&directory, &server).await,
+        Verb::Report { directory, scenarios } => report(directory, scenarios),
+        Verb::Clean { all } => clean(all).await,
+    }
+}
+
+async fn rehearse_all(arguments: &Rehearse) -> Result<Exit> {
+    // A wrong binary is said before anything is installed or made.
+    let mut conduit = homeserver::find_conduit(arguments.server.conduit.as_deref()).await?;
+    setup::setup(arguments.agree.yes).await?;
+    if conduit.is_none() {
+        conduit = homeserver::fetch_conduit().await?;
+    }
+    match &conduit {
+        Some(conduit) => ui::say(format!("rehearsing {}", conduit.describe())),
+        None => ui::say("there is no Conduit: the scripts are rehearsed on the stand-in, the manifest on Synapse"),
+    }
+    let mut exit = Exit::Ok;
+    for _ in 0..arguments.times {
+        exit = rehearse_once(arguments, conduit.as_ref()).await?;
+        if exit != Exit::Ok {
+            break;
+        }
+    }
+    Ok(exit)
+}
+
+async fn rehearse_once(arguments: &Rehearse, conduit: Option<&homeserver::Binary>) -> Result<Exit> {
+    let run = world::new_run_directory()?;
+    let options = Options { seed: arguments.vary.seed, keep: arguments.vary.keep, run: Some(run.clone()) };
+    let began = std::time::Instant::now();
+    let mut report = rehearse::rehearse(conduit, options).await?;
+    report.figure("whole rehearsal", began.elapsed().as_secs_f64(), "s");
+    let exit = report.exit(arguments.require.require.is_some());
+    report.exit = exit.code();
+    report.write(arguments.report_dir.as_deref().unwrap_or(&run))?;
+    point_latest_to(&run)?;
+    print!("{}", report.lines());
+    ui::say(format!("report: {}", arguments.report_dir.as_deref().unwrap_or(&run).display()));
+    if exit != Exit::Ok {
+        ui::say(format!("again: cargo fleet rehearse --seed {}", report.seed));
+    }
+    Ok(exit)
+}
+
+async fn test(arguments: &Test) -> Result<Exit> {
+    let conduit = homeserver::find_conduit(arguments.server.conduit.as_deref()).await?;
+    setup::setup(arguments.agree.yes).await?;
+    let conduit = match conduit {
+        Some(conduit) => Some(conduit),
+        None => homeserver::fetch_conduit().await?,
+    };
+    match &conduit {
+        Some(conduit) => ui::say(format!("claims are put to {}", conduit.describe())),
+        None => ui::say("there is no Conduit: claims about it will be unknown"),
+    }
+    // What earlier runs noted says nothing about this one.
+    if scenario::notes().exists() {
+        std::fs::remove_dir_all(scenario::notes()).or_environment(|| "forget the notes of earlier runs".to_owned())?;
+    }
+    let mut cargo = tokio::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(paths::repository()).args(["test", "--workspace"]).args(&arguments.arguments).stdin(Stdio::null());
+    if let Some(conduit) = &conduit {
+        cargo.env("CONDUIT_BIN", &conduit.path);
+    }
+    if arguments.require.require.is_some() {
+        cargo.env("FLEET_REQUIRE", "conduit");
+    }
+    let status = cargo.status().await.or_environment(|| "run `cargo test`".to_owned())?;
+    let report = Report { claims: scenario::noted()?, ..Report::default() };
+    print!("\n{}", report.lines());
+    if status.success() {
+        return Ok(Exit::Ok);
+    }
+    // A failing test that noted no claim is a unit test: ours.
+    let exit = report.exit(arguments.require.require.is_some());
+    Ok(if exit == Exit::Ok { Exit::Harness } else { exit })
+}
+
+async fn doctor(server: &Server) -> Result<Exit> {
+    let findings = setup::examine(server.conduit.as_deref()).await;
+    for finding in &findings {
+        println!("{}  {:<8} {}", if finding.fit { "ok  " } else { "FAIL" }, finding.subject, finding.seen);
+    }
+    for hint in findings.iter().filter_map(|finding| finding.hint.as_ref()) {
+        println!("hint: {hint}");
+    }
+    Ok(if findings.iter().all(|finding| finding.fit) { Exit::Ok } else { Exit::Environment })
+}
+
+async fn up(arguments: &Up) -> Result<Exit> {
+    let conduit = setup::provide_conduit(arguments.server.conduit.as_deref())
+        .await?
+        .ok_or_else(|| Failure::environment("bring a site up: there is no Conduit").hint("give one with `--conduit PATH`"))?;
+    let world = World::open(Options { keep: true, ..Options::default() }).await?;
+    world::remember_kept(world.name(), &format!("site {}", arguments.server_name))?;
+    let site = world.site(&arguments.server_name, &conduit).await?;
+    site.follow("bootstrap.md", &[]).await?;
+    let root = world.run().join("root.crt");
+    std::fs::write(&root, world.root_certificate()).or_environment(|| format!("write `{}`", root.display()))?;
+    let (name, base, port) = (&site.name, site.base_url(), site.host.ports.https);
+    println!("site       {name} on {}", site.server);
+    println!("world      {}", world.name());
+    println!("client     {base} (on 127.0.0.1:{port})");
+    println!("authority  {}", root.display());
+    println!("shell      docker exec -it {} bash", &site.host.container()[..12]);
+    for account in site.host.shell("cd /opt/conduit/secrets && grep -H . *.password").await?.lines() {
+        let (user, password) = account.split_once(".password:").unwrap_or((account, ""));
+        println!("account    @{user}:{name}  {password}");
+    }
+    println!("try        curl --cacert {} --resolve matrix.{name}:443:127.0.0.1 --connect-to ::127.0.0.1:{port} \\", root.display());
+    println!("             {base}/_matrix/client/versions");
+    println!("remove     cargo fleet down {}", world.name());
+    Ok(Exit::Ok)
+}
+
+async fn down(world: Option<&str>) -> Result<Exit> {
+    let docker = Docker::connect().await?;
+    let kept = world::kept_worlds();
+    let chosen: Vec<_> = match world {
+        Some(world) if kept.iter().any(|kept| kept == world) => vec![world.to_owned()],
+        Some(world) => {
+            return Err(Failure::environment(format!("remove the world `{world}`: none of that name is kept"))
+                .last_seen(if kept.is_empty() { "no world is kept".to_owned() } else { kept.join("\n") }));
+        }
+        None => kept,
+    };
+    for world in chosen {
+        let removed = docker.remove_labelled(&format!("{}={world}", harness::docker::WORLD_LABEL)).await?;
+        world::forget_kept(&world);
+        println!("removed {world}: {} containers, {} networks, {} volumes", removed.containers, removed.networks, removed.volumes);
+    }
+    Ok(Exit::Ok)
+}
+
+/// `install.md` is the one under deploy/runbooks/, `./install.md` the one here.
+fn locate(runbook: &Path) -> PathBuf {
+    let ours = paths::runbooks().join(runbook);
+    if runbook.components().count() == 1 && !runbook.exists() && ours.exists() { ours } else { runbook.to_owned() }
+}
+
+fn plan(arguments: &Plan) -> Result<Exit> {
+    let runbook = operator::read_runbook(&locate(&arguments.runbook))?;
+    let given: BTreeMap<_, _> = arguments.variables.iter().cloned().collect();
+    println!("{}", operator::plan_runbook(&runbook, &given)?);
+    Ok(Exit::Ok)
+}
+
+/// What has to be followed before each of our runbooks, on a host that is bare.
+fn needed_by(runbook: &Path) -> &'static [&'static str] {
+    match runbook.file_name().and_then(|name| name.to_str()) {
+        Some("bootstrap.md" | "backup.md" | "upgrade.md") => &["install.md"],
+        Some("restore.md") => &["install.md", "backup.md"],
+        _ => &[],
+    }
+}
+
+async fn follow(arguments: &Follow) -> Result<Exit> {
+    let path = locate(&arguments.plan.runbook);
+    // The document's mistakes are said before anything is made.
+    let runbook = operator::read_runbook(&path)?;
+    let conduit = match setup::provide_conduit(arguments.server.conduit.as_deref()).await? {
+        Some(conduit) => conduit,
+        None => tools::standin().await?,
+    };
+    ui::say(format!("with {}", conduit.describe()));
+    let before: Vec<PathBuf> = if arguments.bare {
+        Vec::new()
+    } else if arguments.after.is_empty() {
+        needed_by(&path).iter().map(|name| locate(Path::new(name))).collect()
+    } else {
+        arguments.after.iter().map(|path| locate(path)).collect()
+    };
+    let world = World::open(Options { seed: arguments.vary.seed, keep: arguments.vary.keep, run: None }).await?;
+    if arguments.vary.keep {
+        world::remember_kept(world.name(), "follow")?;
+    }
+    let given: BTreeMap<_, _> = arguments.plan.variables.iter().cloned().collect();
+    let server_name = given.get("SERVER_NAME").map_or(harness::authority::PRODUCTION_NAME, String::as_str);
+    let needs = Needs { bundle: Some(tools::bundle(&conduit).await?), ..Needs::default() };
+    let host = world.host_with(server_name, needs).await?;
+    let mut results = BTreeMap::new();
+    for earlier in &before {
+        results.extend(follow_one(&world, &host, earlier, &results).await?);
+    }
+    results.extend(given);
+    if before.iter().any(|earlier| earlier.ends_with("backup.md")) && !results.contains_key("EXISTING_DATA") {
+        // The host that made the backup still has the data that it is a backup of.
+        results.insert("EXISTING_DATA".to_owned(), "--replace".to_owned());
+    }
+    let declared = runbook.variables().iter().map(|variable| variable.name.clone()).collect::<Vec<_>>();
+    let unknown = arguments.plan.variables.iter().find(|(name, _)| !declared.contains(name) && name != "SERVER_NAME");
+    if let Some((name, _)) = unknown {
+        return Err(Failure::new(Blame::Deployment, format!("give `{name}` to `{}`: it declares no such variable", runbook.name()))
+            .hint(format!("it declares {}", declared.join(", "))));
+    }
+    let outcome = follow_one(&world, &host, &path, &results).await;
+    if outcome.is_err() {
+        let evidence = world.run().join("evidence");
+        world.collect_evidence(&evidence).await?;
+        ui::say(format!("evidence: {}", evidence.display()));
+    }
+    for (name, value) in outcome? {
+        println!("{name}={value}");
+    }
+    ui::say(format!("transcripts: {}", world.run().join("transcripts").display()));
+    world.close().await?;
+    Ok(Exit::Ok)
+}
+
+/// Follows one with those of the given variables that it declares.
+async fn follow_one(
+    world: &World,
+    host: &harness::host::Host,
+    path: &Path,
+    given: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>> {
+    let runbook = operator::read_runbook(path)?;
+    let wanted: Vec<_> = runbook
+        .variables()
+        .iter()
+        .filter_map(|variable| given.get(&variable.name).map(|value| (variable.name.as_str(), value.as_str())))
+        .collect();
+    let step = world.recorder().begin(format!("follow {} on {}", path.file_name().unwrap_or_default().display(), host.server_name));
+    let followed = host.follow_file(path, &wanted, &step).await?;
+    step.done();
+    println!("{}", followed.transcript);
+    Ok(followed.transcript.results().clone())
+}
+
+async fn bundle(directory: &Path, server: &Server) -> Result<Exit> {
+    let conduit = setup::provide_conduit(server.conduit.as_deref())
+        .await?
+        .ok_or_else(|| Failure::environment("make a bundle: there is no Conduit").hint("give one with `--conduit PATH`"))?;
+    let made = tools::bundle(&conduit).await?;
+    let what = || format!("write the bundle to `{}`", directory.display());
+    if directory.exists() {
+        return Err(Failure::environment(format!("{}: it exists already", what())).hint("name a directory that does not exist"));
+    }
+    std::fs::create_dir_all(directory).or_environment(what)?;
+    for name in ["conduit", "fleet-bootstrap", "SHA256SUMS"] {
+        std::fs::copy(made.join(name), directory.join(name)).or_environment(what)?;
+    }
+    println!("{}: {}", directory.display(), conduit.describe());
+    Ok(Exit::Ok)
+}
+
+fn report(directory: Option<PathBuf>, scenarios: bool) -> Result<Exit> {
+    let report = if scenarios {
+        Report { claims: scenario::noted()?, ..Report::default() }
+    } else {
+        Report::read(&directory.unwrap_or_else(|| paths::runs().join("latest")))?
+    };
+    print!("{}", report.lines());
+    Ok(report.exit(false))
+}
+
+async fn clean(all: bool) -> Result<Exit> {
+    let docker = Docker::connect().await?;
+    let removed = if all {
+        for world in world::kept_worlds() {
+            world::forget_kept(&world);
+        }
+        docker.remove_labelled(harness::docker::RUN_LABEL).await?
+    } else {
+        world::sweep_leftovers(&docker).await?
+    };
+    println!("removed {} containers, {} networks, {} volumes", removed.containers, removed.networks, removed.volumes);
+    Ok(Exit::Ok)
+}

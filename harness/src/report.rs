@@ -1,0 +1,296 @@
+//! What a run found out: one line per claim for a person, `report.json` for programs, `junit.xml` for CI.
+
+use crate::failure::{Failure, OrBlame, Result};
+use crate::homeserver::Server;
+use crate::verdict::{Blame, Exit, Verdict};
+use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
+use serde::{Deserialize, Serialize};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// One claim and what came of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Claim {
+    /// A sentence.
+    pub name: String,
+    /// What it came to.
+    pub verdict: Verdict,
+    /// What it was put to; `None` where it was put to nothing.
+    pub server: Option<Server>,
+    /// How long it took.
+    pub seconds: f64,
+    /// Who has to act, where it failed.
+    pub blame: Option<Blame>,
+    /// The whole letter, where it did not pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub letter: Option<String>,
+}
+
+/// All claims of a run.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// In the order in which they were put.
+    pub claims: Vec<Claim>,
+    /// The exit code.
+    pub exit: u8,
+    /// Names what varied; give it to `--seed`.
+    #[serde(default)]
+    pub seed: String,
+    /// What was measured on the way, by name, with the unit in the name.
+    #[serde(default)]
+    pub figures: Vec<Figure>,
+}
+
+/// Something that was measured.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Figure {
+    /// What.
+    pub name: String,
+    /// How much.
+    pub value: f64,
+    /// In what.
+    pub unit: String,
+}
+
+impl Report {
+    /// Puts a claim: runs `proof` and notes what came of it. The value is handed on if it held.
+    pub async fn put<T>(
+        &mut self,
+        name: &str,
+        server: &Server,
+        proof: impl Future<Output = Result<T>>,
+    ) -> std::result::Result<T, Reached> {
+        let began = Instant::now();
+        let outcome = proof.await;
+        let mut claim = Claim {
+            name: name.to_owned(),
+            verdict: Verdict::Pass,
+            server: Some(server.clone()),
+            seconds: round(began.elapsed().as_secs_f64()),
+            blame: None,
+            letter: None,
+        };
+        let handed_on = match outcome {
+            Ok(value) => Ok(value),
+            Err(failure) => {
+                // A check that broke by our own fault or the machine's has observed nothing.
+                claim.verdict = match failure.blame {
+                    Blame::Product | Blame::Deployment => Verdict::Fail,
+                    Blame::Environment | Blame::Harness => Verdict::Unknown,
+                };
+                claim.blame = Some(failure.blame);
+                claim.letter = Some(failure.to_string());
+                Err(Reached { after: name.to_owned() })
+            }
+        };
+        self.claims.push(claim);
+        handed_on
+    }
+
+    /// Notes that a claim was never put, and why.
+    pub fn not_put(&mut self, name: &str, why: &str) {
+        self.claims.push(Claim {
+            name: name.to_owned(),
+            verdict: Verdict::Unknown,
+            server: None,
+            seconds: 0.0,
+            blame: None,
+            letter: Some(why.to_owned()),
+        });
+    }
+
+    /// Notes a figure.
+    pub fn figure(&mut self, name: &str, value: f64, unit: &str) {
+        self.figures.push(Figure { name: name.to_owned(), value: round(value), unit: unit.to_owned() });
+    }
+
+    /// The exit code of the run: the first failure's blame; where nothing failed, `Unknown` counts only if a Conduit
+    /// is required, and a broken check always.
+    pub fn exit(&self, require_conduit: bool) -> Exit {
+        let failed = |verdict| self.claims.iter().find(move |claim| claim.verdict == verdict && claim.blame.is_some());
+        if let Some(blame) = failed(Verdict::Fail).or_else(|| failed(Verdict::Unknown)).and_then(|claim| claim.blame) {
+            return blame.into();
+        }
+        let proved = |claim: &Claim| {
+            claim.verdict == Verdict::Pass && claim.server.as_ref().is_some_and(Server::is_conduit)
+        };
+        if require_conduit && !self.claims.iter().all(proved) {
+            return Exit::Unknown;
+        }
+        Exit::Ok
+    }
+
+    /// One aligned line per claim, letters beneath, a summary at the end.
+    pub fn lines(&self) -> String {
+        let mut text = String::new();
+        let width = self.claims.iter().map(|claim| claim.name.chars().count()).max().unwrap_or_default();
+        for claim in &self.claims {
+            let server = claim.server.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
+            let _ = write!(text, "{} [{:>6.1}s] {:width$}  on {server}", claim.verdict, claim.seconds, claim.name);
+            if let (Verdict::Fail | Verdict::Unknown, Some(blame)) = (claim.verdict, claim.blame) {
+                let _ = write!(text, "  ({blame})");
+            }
+            text.push('\n');
+        }
+        for claim in self.claims.iter().filter(|claim| claim.verdict != Verdict::Pass) {
+            if let Some(letter) = &claim.letter {
+                let _ = write!(text, "\n{} {}\n{}\n", claim.verdict, claim.name, letter.trim_end());
+            }
+        }
+        for figure in &self.figures {
+            let _ = writeln!(text, "     {}: {} {}", figure.name, figure.value, figure.unit);
+        }
+        let count = |verdict| self.claims.iter().filter(|claim| claim.verdict == verdict).count();
+        let _ = writeln!(
+            text,
+            "{} passed, {} failed, {} unknown",
+            count(Verdict::Pass),
+            count(Verdict::Fail),
+            count(Verdict::Unknown)
+        );
+        let elsewhere = self
+            .claims
+            .iter()
+            .filter(|claim| claim.verdict != Verdict::Fail)
+            .filter(|claim| claim.verdict == Verdict::Unknown || !claim.server.as_ref().is_some_and(Server::is_conduit))
+            .count();
+        if elsewhere > 0 {
+            let _ = writeln!(text, "not proved on Conduit: {elsewhere} of {} claims (unknown for Conduit)", self.claims.len());
+        }
+        text
+    }
+
+    /// Writes `report.json` and `junit.xml` into a directory.
+    pub fn write(&self, directory: &Path) -> Result<()> {
+        let what = || format!("write the report to `{}`", directory.display());
+        std::fs::create_dir_all(directory).or_environment(what)?;
+        let json = serde_json::to_string_pretty(self).or_harness(what)?;
+        std::fs::write(directory.join("report.json"), json + "\n").or_environment(what)?;
+        std::fs::write(directory.join("junit.xml"), self.junit()?).or_environment(what)
+    }
+
+    /// Reads what [`Report::write`] wrote.
+    pub fn read(directory: &Path) -> Result<Self> {
+        let path = directory.join("report.json");
+        let text = std::fs::read_to_string(&path)
+            .or_environment(|| format!("read `{}`", path.display()))
+            .map_err(|failure| failure.hint("`cargo fleet rehearse` writes one; `--report-dir` names another place"))?;
+        serde_json::from_str(&text).or_environment(|| format!("understand `{}`", path.display()))
+    }
+
+    fn junit(&self) -> Result<String> {
+        let mut suite = TestSuite::new("fleet");
+        for claim in &self.claims {
+            let mut status = match claim.verdict {
+                Verdict::Pass => TestCaseStatus::success(),
+                Verdict::Fail => TestCaseStatus::non_success(NonSuccessKind::Failure),
+                Verdict::Unknown if claim.blame.is_some() => TestCaseStatus::non_success(NonSuccessKind::Error),
+                Verdict::Unknown => TestCaseStatus::skipped(),
+            };
+            if let Some(letter) = &claim.letter {
+                status.set_message(letter.lines().next().unwrap_or_default());
+                status.set_description(letter.clone());
+            }
+            let mut case = TestCase::new(&claim.name, status);
+            case.set_classname(claim.server.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string));
+            case.set_time(Duration::from_secs_f64(claim.seconds.max(0.0)));
+            suite.add_test_case(case);
+        }
+        let mut report = quick_junit::Report::new("fleet");
+        report.add_test_suite(suite);
+        report.to_string().or_harness(|| "write junit.xml".to_owned())
+    }
+}
+
+/// A claim did not hold, so that what builds on it was not reached.
+#[derive(Debug)]
+pub struct Reached {
+    /// The claim that did not hold.
+    pub after: String,
+}
+
+/// Points `target/fleet/latest` to a run. Replaced in one step, so that it always points somewhere.
+pub fn point_latest_to(run: &Path) -> Result<()> {
+    let runs = crate::paths::runs();
+    let what = || format!("point `{}` to this run", runs.join("latest").display());
+    let temporary = runs.join(format!("latest.{}", std::process::id()));
+    let _ = std::fs::remove_file(&temporary);
+    let target = run.file_name().map_or_else(|| run.to_owned(), PathBuf::from);
+    std::os::unix::fs::symlink(target, &temporary).or_environment(what)?;
+    std::fs::rename(&temporary, runs.join("latest")).or_environment(what)
+}
+
+fn round(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+impl From<Failure> for Claim {
+    fn from(failure: Failure) -> Self {
+        Self {
+            name: failure.what.clone(),
+            verdict: Verdict::Unknown,
+            server: None,
+            seconds: 0.0,
+            blame: Some(failure.blame),
+            letter: Some(failure.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(name: &str) -> Server {
+        Server { name: name.to_owned(), version: "1".to_owned() }
+    }
+
+    async fn report() -> Report {
+        let mut report = Report::default();
+        report.put("the sky is up", &server("conduit"), async { Ok(()) }).await.expect("it holds");
+        report
+    }
+
+    #[tokio::test]
+    async fn what_was_never_put_is_unknown_and_fails_only_where_conduit_is_required() {
+        let mut report = report().await;
+        assert_eq!(report.exit(true), Exit::Ok);
+        report.not_put("the sky is blue", "no window");
+        assert_eq!(report.exit(false), Exit::Ok);
+        assert_eq!(report.exit(true), Exit::Unknown);
+        assert!(report.lines().contains("not proved on Conduit: 1 of 2 claims"), "{}", report.lines());
+    }
+
+    #[tokio::test]
+    async fn a_claim_that_held_elsewhere_is_not_proved_on_conduit() {
+        let mut report = report().await;
+        report.put("scripts work", &server("conduit-standin"), async { Ok(()) }).await.expect("it holds");
+        assert_eq!(report.exit(false), Exit::Ok);
+        assert_eq!(report.exit(true), Exit::Unknown);
+    }
+
+    #[tokio::test]
+    async fn the_first_failure_decides_and_a_broken_check_is_unknown() {
+        let mut report = report().await;
+        let broken = report.put("c", &server("conduit"), async { Err::<(), _>(Failure::environment("no disk")) }).await;
+        assert!(broken.is_err());
+        assert_eq!(report.claims[1].verdict, Verdict::Unknown);
+        assert_eq!(report.exit(false), Exit::Environment);
+        let failed = report.put("d", &server("conduit"), async { Err::<(), _>(Failure::deployment("no backup")) }).await;
+        assert_eq!(failed.expect_err("it fails").after, "d");
+        assert_eq!(report.exit(false), Exit::Deployment);
+    }
+
+    #[tokio::test]
+    async fn a_report_is_read_back_as_it_was_written() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut report = report().await;
+        report.not_put("the sky is blue", "no window");
+        report.write(directory.path()).expect("write it");
+        let back = Report::read(directory.path()).expect("read it");
+        assert_eq!(back.lines(), report.lines());
+        let junit = std::fs::read_to_string(directory.path().join("junit.xml")).expect("junit.xml");
+        assert!(junit.contains("tests=\"2\"") && junit.contains("the sky is blue"), "{junit}");
+    }
+}
