@@ -1022,7 +1022,7 @@ fn validate_power(
         ) else {
             continue;
         };
-        if number < 0 || number > MAX_POWER {
+        if !(0..=MAX_POWER).contains(&number) {
             faults.at(
                 value.span(),
                 format!("power level `{number}` of `{name}` in `{label}` is outside 0 to {MAX_POWER}"),
