@@ -108,8 +108,8 @@ seconds_between() { printf '%d.%03d' $((($2 - $1) / 1000000)) $((($2 - $1) / 100
 
 preflight() {
   local tool odd needed free
-  for tool in restic jq curl find xargs flock sha256sum tar; do
-    command -v "$tool" >/dev/null || fail 3 "\`$tool\` is not installed" "apt-get install restic jq curl"
+  for tool in restic jq curl openssl find xargs flock tar; do
+    command -v "$tool" >/dev/null || fail 3 "\`$tool\` is not installed" "apt-get install restic jq curl openssl"
   done
   [[ -s $CONDUIT_IDENTITY ]] || fail 3 "\`$CONDUIT_IDENTITY\` is missing: no site is installed here" "run install.sh first"
   SERVER_NAME=$(site_identity server_name) KEY_ID=$(site_identity key_id) PUBLIC_KEY=$(site_identity public_key)
@@ -291,9 +291,9 @@ verify_staging() {
     [[ -s $STAGE.torn && $attempt != 3 ]] || break
     sleep 1
   done
-  while read -r wrong; do
-    note "the content of \`$wrong\` is not what its name says: an interrupted upload, or a failing disk"
-  done <"$STAGE.torn"
+  if [[ -s $STAGE.torn ]]; then
+    note "$(wc -l <"$STAGE.torn") media files do not contain what their names say (interrupted uploads, or a failing disk): $(head -n 3 "$STAGE.torn" | paste -sd ' ')"
+  fi
 }
 
 write_manifest() {
@@ -341,6 +341,8 @@ catalogue() {
   line=$(jq -c --arg snapshot "$SNAPSHOT" '{time: (.created | fromdate), created, snapshot: $snapshot, seconds_down, bytes: .total_bytes, verified: true,
     "label": .label, files: (.files | length), media: .media_count, damaged_media: (.damaged_media | length), id}' "$STAGE/manifest.json")
   { cat "$CATALOG" 2>/dev/null || true; printf '%s\n' "$line"; } | replace_file "$CATALOG"
+  # shellcheck disable=SC2034 # read by the ERR trap
+  OUTCOME="the backup itself is good, snapshot \`$SNAPSHOT\`"
   rm -f "$PENDING"
 }
 
@@ -369,7 +371,7 @@ prune() {
 
 run() {
   local started=$EPOCHREALTIME
-  LABEL=
+  LABEL='' OUTCOME="nothing was catalogued"
   grep -q "/$UNIT\$" /proc/self/cgroup || fail 2 "\`backup.sh run\` belongs to \`$UNIT\`" "run \`backup.sh\` without \`run\`"
   mkdir -p "$RUN"
   if [[ -f $RUN/request ]]; then
@@ -381,7 +383,7 @@ run() {
   fi
   trap on_exit EXIT
   # Whatever command failed, its exit code is not one of the kit's.
-  trap '((BASHPID == $$)) || exit 1; fail 1 "step \`$STEP\` failed in line $LINENO" "see the message above; nothing was catalogued"' ERR
+  trap '((BASHPID == $$)) || exit 1; fail 1 "step \`$STEP\` failed in line $LINENO" "see the message above; $OUTCOME"' ERR
 
   step lock
   # Held by restore.sh and by an upgrade too: nobody replaces the data while it is copied.

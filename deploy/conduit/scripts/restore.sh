@@ -90,8 +90,8 @@ refuse_running_server() {
 
 preflight() {
   local tool
-  for tool in restic jq curl find xargs flock sha256sum; do
-    command -v "$tool" >/dev/null || fail 3 "\`$tool\` is not installed" "apt-get install restic jq curl"
+  for tool in restic jq curl openssl find xargs flock; do
+    command -v "$tool" >/dev/null || fail 3 "\`$tool\` is not installed" "apt-get install restic jq curl openssl"
   done
   if [[ ! -x $ROOT/conduit ]] || ! id conduit >/dev/null 2>&1; then
     fail 3 "conduit is not installed on this machine" "run install.sh first, then \`systemctl stop conduit\`"
@@ -158,9 +158,14 @@ unpack() {
 }
 
 verify() {
-  local wrong
+  local wrong status=0
   cmp -s "$WORK/manifest.json" "$WORK.manifest" || fail 5 "the manifest changed while it was read" "run the restore again"
-  wrong=$(check_snapshot_tree "$WORK") || fail 5 "the backup is damaged: $wrong" "nothing was changed; use another one: \`backup.sh list\`"
+  wrong=$(check_snapshot_tree "$WORK") || status=$?
+  case $status in
+    0) ;;
+    1) fail 5 "the backup is damaged: $wrong" "nothing was changed; use another one: \`backup.sh list\`" ;;
+    *) fail 1 "the backup could not be verified" "nothing was changed; see the messages above: is the disk full?" ;;
+  esac
   # Numeric owners differ from host to host.
   chown -R conduit:conduit "$WORK/data"
   chmod -R u=rwX,go= "$WORK/data"
