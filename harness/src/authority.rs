@@ -3,16 +3,16 @@
 //! `nsd` serves the zone file that the operator publishes, and an empty root zone, so that every other name in the
 //! world does not exist. Caddy's ACME server issues the certificates, from a root that lives as long as the world.
 
-use crate::docker::{Docker, Subnet};
+use crate::docker::Docker;
 use crate::failure::{Failure, OrBlame, Result};
 use crate::image::Image;
-use crate::world::Labels;
+use crate::world::Inner;
 use serde::Deserialize;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use std::collections::{BTreeMap, HashMap};
 use testcontainers::core::Mount;
 use testcontainers::runners::AsyncRunner;
-use testcontainers::{ContainerAsync, GenericImage, ImageExt};
+use testcontainers::{GenericImage, ImageExt};
 
 /// The name under which Hosts reach the ACME server.
 pub const ACME_HOST: &str = "acme.lab.test";
@@ -101,15 +101,16 @@ pub struct Escape {
 
 /// The container that serves names and certificates.
 pub struct Authority {
-    container: ContainerAsync<GenericImage>,
+    container: String,
     docker: Docker,
     /// Its address in the lab.
     pub address: String,
 }
 
 impl Authority {
-    /// Starts it; returns once it answers.
-    pub async fn start(docker: &Docker, network: &str, subnet: &Subnet, root: &Root, labels: &Labels) -> Result<Self> {
+    /// Starts it; it answers once zones are published.
+    pub(crate) async fn start(world: &Inner) -> Result<Self> {
+        let Inner { docker, network, subnet, root, labels, .. } = world;
         let what = || "start the lab's name server and certificate authority".to_owned();
         let image = Image::Host;
         let container = GenericImage::new(image.repository(), &image.tag())
@@ -138,14 +139,14 @@ impl Authority {
             .await
             .or_environment(what)?
             .to_string();
-        let authority = Self { container, docker: docker.clone(), address };
-        authority.publish(&BTreeMap::new()).await?;
-        Ok(authority)
+        let id = container.id().to_owned();
+        world.hold(container);
+        Ok(Self { container: id, docker: docker.clone(), address })
     }
 
     /// The container's id.
     pub fn container(&self) -> &str {
-        self.container.id()
+        &self.container
     }
 
     /// Serves these zones from now on: zone name to zone file. Returns once the name server answers for all of them.

@@ -12,12 +12,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use testcontainers::core::{CgroupnsMode, ContainerPort, Mount};
 use testcontainers::runners::AsyncRunner;
-use testcontainers::{ContainerAsync, GenericImage, ImageExt};
+use testcontainers::{GenericImage, ImageExt};
 
 /// Where the operator's checkout of this repository lies on a Host.
 pub const CHECKOUT: &str = "/root/fleet";
 /// Where the offline bundle lies on a Host.
 pub const BUNDLE: &str = "/root/bundle";
+
+/// Docker's own resolver asks the name servers of the machine outside, and what starts with it keeps asking it: so
+/// systemd begins only when the lab's name server is known. `exec` keeps it process 1.
+const WAIT_FOR_NAMES: &str = "until [ -e /etc/lab-names ]; do sleep 0.01; done; exec /sbin/init";
 
 /// What a machine needs beyond being a Debian.
 #[derive(Clone, Debug, Default)]
@@ -46,7 +50,7 @@ pub struct Ports {
 /// See the module.
 pub struct Host {
     pub(crate) world: Arc<Inner>,
-    container: ContainerAsync<GenericImage>,
+    container: String,
     /// The name whose zone points here.
     pub server_name: String,
     /// Its address in the lab.
@@ -56,8 +60,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// Boots it; returns once systemd says `running`.
-    pub(crate) async fn boot(world: Arc<Inner>, server_name: &str, needs: Needs) -> Result<Self> {
+    /// Makes it; it boots once it knows its name server, see [`Host::resolve_through`].
+    pub(crate) async fn make(world: Arc<Inner>, server_name: &str, needs: Needs) -> Result<Self> {
         let what = || format!("boot a host for `{server_name}`");
         let image = if needs.synapse { Image::Synapse } else { Image::Host };
         image.require(&world.docker).await?;
@@ -77,7 +81,7 @@ impl Host {
             .iter()
             .fold(GenericImage::new(image.repository(), &image.tag()), |machine, &port| machine.with_exposed_port(ContainerPort::Tcp(port)));
         let mut request = machine
-            .with_cmd(["/sbin/init"])
+            .with_cmd(["sh", "-c", WAIT_FOR_NAMES])
             .with_network(&world.network)
             .with_hostname(format!("matrix.{server_name}"))
             .with_labels(world.labels.pairs(&part))
@@ -123,12 +127,13 @@ impl Host {
         };
         let ports =
             Ports { http: published(80)?, https: published(443)?, federation: published(8448)?, gitea: published(3000)? };
-        let host = Self { world, container, server_name: server_name.to_owned(), address, ports };
-        host.wait_until_running().await?;
-        Ok(host)
+        let id = container.id().to_owned();
+        world.hold(container);
+        Ok(Self { world, container: id, server_name: server_name.to_owned(), address, ports })
     }
 
-    async fn wait_until_running(&self) -> Result<()> {
+    /// Returns once systemd says `running`.
+    pub(crate) async fn wait_until_running(&self) -> Result<()> {
         // Until the bus is there `systemctl` fails at once; then it waits by itself.
         let script = "n=0; while :; do state=$(systemctl is-system-running --wait 2>&1); case $state in running) exit 0;; \
                       degraded|maintenance|stopping) break;; esac; n=$((n+1)); [ $n -lt 300 ] || break; sleep 0.02; done; \
@@ -146,15 +151,15 @@ impl Host {
             .because(format!("cgroups of this machine: {:?}\n{}", cgroup_mode(), cgroup_mounts())))
     }
 
-    /// Uses the lab's name server from now on. Written in place: docker mounts the file.
+    /// Uses the lab's name server from now on, and boots. Written in place: docker mounts the file.
     pub(crate) async fn resolve_through(&self, address: &str) -> Result<()> {
-        let line = format!("echo nameserver {address} > /etc/resolv.conf");
+        let line = format!("echo nameserver {address} > /etc/resolv.conf; : > /etc/lab-names");
         self.exec(&["sh", "-c", &line]).await?.success("point a host to the lab's name server").map(|_| ())
     }
 
     /// The container's id.
     pub fn container(&self) -> &str {
-        self.container.id()
+        &self.container
     }
 
     /// Runs a command as root and waits for its end.

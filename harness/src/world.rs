@@ -9,9 +9,11 @@ use crate::image::Image;
 use crate::record::Recorder;
 use crate::{paths, ui};
 use std::collections::BTreeMap;
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Once};
+use testcontainers::{ContainerAsync, GenericImage};
 use tokio::sync::{Mutex, OnceCell};
 
 /// The labels of one world.
@@ -64,6 +66,9 @@ pub(crate) struct Inner {
     zones: Mutex<BTreeMap<String, String>>,
     /// The machines so far: server name, container id, ports.
     pub(crate) machines: std::sync::Mutex<Vec<(String, String, Ports)>>,
+    /// testcontainers removes a container when its handle is dropped. Here the world removes it, so that a failed
+    /// scenario's machines still stand when the evidence is collected.
+    handles: std::sync::Mutex<Vec<ManuallyDrop<ContainerAsync<GenericImage>>>>,
 }
 
 impl World {
@@ -103,6 +108,7 @@ impl World {
                 authority: OnceCell::new(),
                 zones: Mutex::default(),
                 machines: std::sync::Mutex::default(),
+                handles: std::sync::Mutex::default(),
                 network: String::new(),
             }
             .named()),
@@ -144,7 +150,7 @@ impl World {
         let inner = &self.inner;
         inner
             .authority
-            .get_or_try_init(|| Authority::start(&inner.docker, &inner.network, &inner.subnet, &inner.root, &inner.labels))
+            .get_or_try_init(|| Authority::start(inner))
             .await
     }
 
@@ -156,7 +162,7 @@ impl World {
     /// Boots a machine with particular needs.
     pub async fn host_with(&self, server_name: &str, needs: crate::host::Needs) -> Result<Host> {
         let step = self.inner.recorder.begin(format!("boot a bare host for {server_name}"));
-        let (host, authority) = tokio::try_join!(Host::boot(self.inner.clone(), server_name, needs), self.authority())?;
+        let (host, authority) = tokio::try_join!(Host::make(self.inner.clone(), server_name, needs), self.authority())?;
         self.inner
             .machines
             .lock()
@@ -164,9 +170,10 @@ impl World {
             .push((server_name.to_owned(), host.container().to_owned(), host.ports));
         let mut zones = self.inner.zones.lock().await;
         zones.insert(server_name.to_owned(), zone_for(server_name, &host.address)?);
-        let (published, trusted) = tokio::join!(authority.publish(&zones), host.resolve_through(&authority.address));
-        published?;
-        trusted?;
+        tokio::try_join!(authority.publish(&zones), async {
+            host.resolve_through(&authority.address).await?;
+            host.wait_until_running().await
+        })?;
         step.done();
         Ok(host)
     }
@@ -213,6 +220,12 @@ impl Inner {
     fn named(mut self) -> Self {
         self.network.clone_from(&self.name);
         self
+    }
+
+    /// Takes a container over; see `handles`.
+    pub(crate) fn hold(&self, container: ContainerAsync<GenericImage>) {
+        let mut handles = self.handles.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        handles.push(ManuallyDrop::new(container));
     }
 
     fn label(&self) -> String {
