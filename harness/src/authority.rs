@@ -197,6 +197,12 @@ impl Authority {
             .collect()
     }
 
+    /// Forgets what tried to leave: for the scenario that tries it on purpose.
+    pub async fn forget_escapes(&self) -> Result<()> {
+        let forget = ["sh", "-c", ": > /lab/escapes.jsonl"];
+        self.docker.exec(self.container(), &forget, None).await?.success("forget what tried to leave").map(|_| ())
+    }
+
     /// Offers a file on `https://downloads.lab.test/NAME`.
     pub async fn offer(&self, name: &str, content: &[u8]) -> Result<String> {
         self.docker.write(self.container(), &format!("/srv/{name}"), "644", content).await?;

@@ -206,7 +206,7 @@ async fn bootstrap_sends_nothing(site: &Site) -> Result<()> {
 }
 
 /// The tool itself, where there is no Conduit whose window the script could open.
-async fn apply_manifest(site: &Site) -> Result<String> {
+pub async fn apply_manifest(site: &Site) -> Result<String> {
     site.host
         .shell(&format!(
             "mkdir -p -m 700 /opt/conduit/secrets && {BUNDLE}/fleet-bootstrap apply \

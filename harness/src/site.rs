@@ -137,7 +137,7 @@ impl Site {
     }
 
     /// What `/_matrix/federation/v1/version` says (Server-Server API, "Server implementation").
-    async fn ask_for_server(&self) -> Result<Server> {
+    pub async fn ask_for_server(&self) -> Result<Server> {
         let url = format!("{}/_matrix/federation/v1/version", self.base_url());
         let what = || format!("ask `{url}` what serves it");
         // Right after the proxy was told of the site, its certificate is still on its way.
