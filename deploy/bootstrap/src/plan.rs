@@ -289,7 +289,7 @@ pub fn plan(manifest: &Manifest, observed: &Observed) -> Plan {
                 manifest.user_id(&administrator)
             ),
             format!(
-                "somebody else was first: let an administrator invite it to `{}` and accept the invitation, or log in as `@conduit` with `emergency_password` set and invite it",
+                "another account was registered first, or Conduit was killed while it registered this one: let an administrator invite it to `{}` and accept the invitation; where there is none, start Conduit once with `emergency_password` set and invite it as `@conduit`",
                 manifest.alias_id("admins")
             ),
         );
@@ -483,12 +483,16 @@ fn plan_room(manifest: &Manifest, observed: &Observed, room: &Room, plan: &mut P
             vec![format!("{label} {what}: {} -> {declared:?}", shown(is))]
         }
     };
-    let word = |what: &str, is: Option<&str>, default: &str, declared: &str| -> Vec<String> {
-        let is = is.unwrap_or(default);
-        if is == declared {
+    // An event that is absent is a difference even where its default is what was declared: a room that a server was killed
+    // over must end up with the same state as any other.
+    let word = |what: &str, is: Option<&str>, declared: &str| -> Vec<String> {
+        if is == Some(declared) {
             Vec::new()
         } else {
-            vec![format!("{label} {what}: {is} -> {declared}")]
+            vec![format!(
+                "{label} {what}: {} -> {declared}",
+                is.unwrap_or("none")
+            )]
         }
     };
     // Power first: it may be what the rest needs.
@@ -514,7 +518,6 @@ fn plan_room(manifest: &Manifest, observed: &Observed, room: &Room, plan: &mut P
         word(
             "join rule",
             state.join_rule.as_deref(),
-            "invite",
             room.join_rule.as_str(),
         ),
     );
@@ -524,7 +527,6 @@ fn plan_room(manifest: &Manifest, observed: &Observed, room: &Room, plan: &mut P
         word(
             "history visibility",
             state.history_visibility.as_deref(),
-            "shared",
             room.history_visibility.as_str(),
         ),
     );
@@ -534,7 +536,6 @@ fn plan_room(manifest: &Manifest, observed: &Observed, room: &Room, plan: &mut P
         word(
             "guest access",
             state.guest_access.as_deref(),
-            "forbidden",
             room.guest_access.as_str(),
         ),
     );
@@ -583,7 +584,6 @@ fn plan_room(manifest: &Manifest, observed: &Observed, room: &Room, plan: &mut P
         let mut changes = word(
             "canonical alias",
             state.canonical_alias.as_deref(),
-            "none",
             &canonical,
         );
         if state.alt_aliases != alts {
