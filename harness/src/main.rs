@@ -4,9 +4,10 @@ use clap::{Args, Parser, Subcommand};
 use harness::failure::{Failure, OrBlame, Result};
 use harness::host::Needs;
 use harness::report::{Report, point_latest_to};
+use harness::runbook::Runbook;
 use harness::world::{self, Options, World};
 use harness::{docker::Docker, homeserver, operator, paths, rehearse, scenario, setup, tools, ui};
-use harness::{Blame, Exit};
+use harness::Exit;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
@@ -190,7 +191,7 @@ async fn run(verb: Verb) -> Result<Exit> {
         Verb::Setup(Agree { yes }) => {
             setup::setup(yes).await?;
             setup::provide_conduit(None).await?;
-            println!("this machine is set up");
+            ui::show("this machine is set up\n")?;
             Ok(Exit::Ok)
         }
         Verb::Doctor(server) => doctor(&server).await,
@@ -235,7 +236,7 @@ async fn rehearse_once(arguments: &Rehearse, conduit: Option<&homeserver::Binary
     report.exit = exit.code();
     report.write(arguments.report_dir.as_deref().unwrap_or(&run))?;
     point_latest_to(&run)?;
-    print!("{}", report.lines());
+    ui::show(report.lines())?;
     ui::say(format!("report: {}", arguments.report_dir.as_deref().unwrap_or(&run).display()));
     if exit != Exit::Ok {
         ui::say(format!("again: cargo fleet rehearse --seed {}", report.seed));
@@ -268,7 +269,7 @@ async fn test(arguments: &Test) -> Result<Exit> {
     }
     let status = cargo.status().await.or_environment(|| "run `cargo test`".to_owned())?;
     let report = Report { claims: scenario::noted()?, ..Report::default() };
-    print!("\n{}", report.lines());
+    ui::show(format!("\n{}", report.lines()))?;
     if status.success() {
         return Ok(Exit::Ok);
     }
@@ -280,10 +281,10 @@ async fn test(arguments: &Test) -> Result<Exit> {
 async fn doctor(server: &Server) -> Result<Exit> {
     let findings = setup::examine(server.conduit.as_deref()).await;
     for finding in &findings {
-        println!("{}  {:<8} {}", if finding.fit { "ok  " } else { "FAIL" }, finding.subject, finding.seen);
+        ui::show(format!("{}  {:<8} {}\n", if finding.fit { "ok  " } else { "FAIL" }, finding.subject, finding.seen))?;
     }
     for hint in findings.iter().filter_map(|finding| finding.hint.as_ref()) {
-        println!("hint: {hint}");
+        ui::show(format!("hint: {hint}\n"))?;
     }
     Ok(if findings.iter().all(|finding| finding.fit) { Exit::Ok } else { Exit::Environment })
 }
@@ -299,18 +300,18 @@ async fn up(arguments: &Up) -> Result<Exit> {
     let root = world.run().join("root.crt");
     std::fs::write(&root, world.root_certificate()).or_environment(|| format!("write `{}`", root.display()))?;
     let (name, base, port) = (&site.name, site.base_url(), site.host.ports.https);
-    println!("site       {name} on {}", site.server);
-    println!("world      {}", world.name());
-    println!("client     {base} (on 127.0.0.1:{port})");
-    println!("authority  {}", root.display());
-    println!("shell      docker exec -it {} bash", &site.host.container()[..12]);
+    ui::show(format!("site       {name} on {}\n", site.server))?;
+    ui::show(format!("world      {}\n", world.name()))?;
+    ui::show(format!("client     {base} (on 127.0.0.1:{port})\n"))?;
+    ui::show(format!("authority  {}\n", root.display()))?;
+    ui::show(format!("shell      docker exec -it {} bash\n", &site.host.container()[..12]))?;
     for account in site.host.shell("cd /opt/conduit/secrets && grep -H . *.password").await?.lines() {
         let (user, password) = account.split_once(".password:").unwrap_or((account, ""));
-        println!("account    @{user}:{name}  {password}");
+        ui::show(format!("account    @{user}:{name}  {password}\n"))?;
     }
-    println!("try        curl --cacert {} --resolve matrix.{name}:443:127.0.0.1 --connect-to ::127.0.0.1:{port} \\", root.display());
-    println!("             {base}/_matrix/client/versions");
-    println!("remove     cargo fleet down {}", world.name());
+    ui::show(format!("try        curl --cacert {} --resolve matrix.{name}:443:127.0.0.1 --connect-to ::127.0.0.1:{port} \\\n", root.display()))?;
+    ui::show(format!("             {base}/_matrix/client/versions\n"))?;
+    ui::show(format!("remove     cargo fleet down {}\n", world.name()))?;
     Ok(Exit::Ok)
 }
 
@@ -321,14 +322,15 @@ async fn down(world: Option<&str>) -> Result<Exit> {
         Some(world) if kept.iter().any(|kept| kept == world) => vec![world.to_owned()],
         Some(world) => {
             return Err(Failure::environment(format!("remove the world `{world}`: none of that name is kept"))
-                .last_seen(if kept.is_empty() { "no world is kept".to_owned() } else { kept.join("\n") }));
+                .last_seen(if kept.is_empty() { "no world is kept".to_owned() } else { kept.join("\n") })
+                .hint("without a name `cargo fleet down` removes all that are kept"));
         }
         None => kept,
     };
     for world in chosen {
         let removed = docker.remove_labelled(&format!("{}={world}", harness::docker::WORLD_LABEL)).await?;
         world::forget_kept(&world);
-        println!("removed {world}: {} containers, {} networks, {} volumes", removed.containers, removed.networks, removed.volumes);
+        ui::show(format!("removed {world}: {} containers, {} networks, {} volumes\n", removed.containers, removed.networks, removed.volumes))?;
     }
     Ok(Exit::Ok)
 }
@@ -339,10 +341,28 @@ fn locate(runbook: &Path) -> PathBuf {
     if runbook.components().count() == 1 && !runbook.exists() && ours.exists() { ours } else { runbook.to_owned() }
 }
 
+/// Reads a runbook; where there is none of that name, says which there are.
+fn read(path: &Path) -> Result<Runbook> {
+    operator::read_runbook(path).map_err(|failure| {
+        if path.exists() {
+            return failure;
+        }
+        let mut ours: Vec<_> = std::fs::read_dir(paths::runbooks())
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| name.ends_with(".md"))
+            .map(|name| format!("`{name}`"))
+            .collect();
+        ours.sort();
+        failure.hint(format!("give a path, or one of {}", ours.join(", ")))
+    })
+}
+
 fn plan(arguments: &Plan) -> Result<Exit> {
-    let runbook = operator::read_runbook(&locate(&arguments.runbook))?;
+    let runbook = read(&locate(&arguments.runbook))?;
     let given: BTreeMap<_, _> = arguments.variables.iter().cloned().collect();
-    println!("{}", operator::plan_runbook(&runbook, &given)?);
+    ui::show(format!("{}\n", operator::plan_runbook(&runbook, &given)?))?;
     Ok(Exit::Ok)
 }
 
@@ -357,13 +377,6 @@ fn needed_by(runbook: &Path) -> &'static [&'static str] {
 
 async fn follow(arguments: &Follow) -> Result<Exit> {
     let path = locate(&arguments.plan.runbook);
-    // The document's mistakes are said before anything is made.
-    let runbook = operator::read_runbook(&path)?;
-    let conduit = match setup::provide_conduit(arguments.server.conduit.as_deref()).await? {
-        Some(conduit) => conduit,
-        None => tools::standin().await?,
-    };
-    ui::say(format!("with {}", conduit.describe()));
     let before: Vec<PathBuf> = if arguments.bare {
         Vec::new()
     } else if arguments.after.is_empty() {
@@ -371,29 +384,31 @@ async fn follow(arguments: &Follow) -> Result<Exit> {
     } else {
         arguments.after.iter().map(|path| locate(path)).collect()
     };
+    let mut given: BTreeMap<_, _> = arguments.plan.variables.iter().cloned().collect();
+    // The documents' mistakes, and the command line's, are said before anything is made.
+    judge_before_following(&path, &before, &given)?;
+    let conduit = match setup::provide_conduit(arguments.server.conduit.as_deref()).await? {
+        Some(conduit) => conduit,
+        None => tools::standin().await?,
+    };
+    ui::say(format!("with {}", conduit.describe()));
     let world = World::open(Options { seed: arguments.vary.seed, keep: arguments.vary.keep, run: None }).await?;
     if arguments.vary.keep {
         world::remember_kept(world.name(), "follow")?;
     }
-    let given: BTreeMap<_, _> = arguments.plan.variables.iter().cloned().collect();
     let server_name = given.get("SERVER_NAME").map_or(harness::authority::PRODUCTION_NAME, String::as_str);
     let needs = Needs { bundle: Some(tools::bundle(&conduit).await?), ..Needs::default() };
     let host = world.host_with(server_name, needs).await?;
     let mut results = BTreeMap::new();
     for earlier in &before {
-        results.extend(follow_one(&world, &host, earlier, &results).await?);
+        let known = results.iter().chain(&given).map(|(name, value)| (name.clone(), value.clone())).collect();
+        results.extend(follow_one(&world, &host, earlier, &known).await?);
+    }
+    if before.iter().any(|earlier| earlier.ends_with("backup.md")) {
+        // The host that made the backup still has the data that it is a backup of.
+        given.entry("EXISTING_DATA".to_owned()).or_insert_with(|| "--replace".to_owned());
     }
     results.extend(given);
-    if before.iter().any(|earlier| earlier.ends_with("backup.md")) && !results.contains_key("EXISTING_DATA") {
-        // The host that made the backup still has the data that it is a backup of.
-        results.insert("EXISTING_DATA".to_owned(), "--replace".to_owned());
-    }
-    let declared = runbook.variables().iter().map(|variable| variable.name.clone()).collect::<Vec<_>>();
-    let unknown = arguments.plan.variables.iter().find(|(name, _)| !declared.contains(name) && name != "SERVER_NAME");
-    if let Some((name, _)) = unknown {
-        return Err(Failure::new(Blame::Deployment, format!("give `{name}` to `{}`: it declares no such variable", runbook.name()))
-            .hint(format!("it declares {}", declared.join(", "))));
-    }
     let outcome = follow_one(&world, &host, &path, &results).await;
     if outcome.is_err() {
         let evidence = world.run().join("evidence");
@@ -401,11 +416,28 @@ async fn follow(arguments: &Follow) -> Result<Exit> {
         ui::say(format!("evidence: {}", evidence.display()));
     }
     for (name, value) in outcome? {
-        println!("{name}={value}");
+        ui::show(format!("{name}={value}\n"))?;
     }
     ui::say(format!("transcripts: {}", world.run().join("transcripts").display()));
     world.close().await?;
     Ok(Exit::Ok)
+}
+
+/// Reads every runbook, and plans the last one with what is given and with whatever the earlier ones hand out.
+fn judge_before_following(path: &Path, before: &[PathBuf], given: &BTreeMap<String, String>) -> Result<()> {
+    let runbook = read(path)?;
+    let declares = |name: &str| runbook.variables().iter().any(|variable| variable.name == name);
+    // The lab names the host after it, whether or not the runbook asks for it.
+    let mut known: BTreeMap<_, _> =
+        given.iter().filter(|(name, _)| *name != "SERVER_NAME" || declares(name)).map(|(n, v)| (n.clone(), v.clone())).collect();
+    for earlier in before {
+        for result in read(earlier)?.results() {
+            if declares(&result.name) {
+                known.entry(result.name.clone()).or_insert_with(|| format!("(from {})", earlier.display()));
+            }
+        }
+    }
+    operator::plan_runbook(&runbook, &known).map(|_| ())
 }
 
 /// Follows one with those of the given variables that it declares.
@@ -424,7 +456,7 @@ async fn follow_one(
     let step = world.recorder().begin(format!("follow {} on {}", path.file_name().unwrap_or_default().display(), host.server_name));
     let followed = host.follow_file(path, &wanted, &step).await?;
     step.done();
-    println!("{}", followed.transcript);
+    ui::show(format!("{}\n", followed.transcript))?;
     Ok(followed.transcript.results().clone())
 }
 
@@ -441,17 +473,23 @@ async fn bundle(directory: &Path, server: &Server) -> Result<Exit> {
     for name in ["conduit", "fleet-bootstrap", "SHA256SUMS"] {
         std::fs::copy(made.join(name), directory.join(name)).or_environment(what)?;
     }
-    println!("{}: {}", directory.display(), conduit.describe());
+    ui::show(format!("{}: {}\n", directory.display(), conduit.describe()))?;
     Ok(Exit::Ok)
 }
 
 fn report(directory: Option<PathBuf>, scenarios: bool) -> Result<Exit> {
     let report = if scenarios {
-        Report { claims: scenario::noted()?, ..Report::default() }
+        let claims = scenario::noted()?;
+        // Nothing observed must not read as nothing wrong.
+        if claims.is_empty() {
+            return Err(Failure::environment("report the scenarios: no scenario has noted a claim")
+                .hint("`cargo fleet test --yes` runs them"));
+        }
+        Report { claims, ..Report::default() }
     } else {
         Report::read(&directory.unwrap_or_else(|| paths::runs().join("latest")))?
     };
-    print!("{}", report.lines());
+    ui::show(report.lines())?;
     Ok(report.exit(false))
 }
 
@@ -465,6 +503,6 @@ async fn clean(all: bool) -> Result<Exit> {
     } else {
         world::sweep_leftovers(&docker).await?
     };
-    println!("removed {} containers, {} networks, {} volumes", removed.containers, removed.networks, removed.volumes);
+    ui::show(format!("removed {} containers, {} networks, {} volumes\n", removed.containers, removed.networks, removed.volumes))?;
     Ok(Exit::Ok)
 }

@@ -2,8 +2,9 @@
 //!
 //! Off by default, so that tests stay quiet; the command line switches it on.
 
+use crate::failure::{OrBlame, Result};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,18 @@ pub fn enable() {
 pub fn say(line: impl AsRef<str>) {
     if ON.load(Ordering::Relaxed) {
         eprintln!("{}", line.as_ref());
+    }
+}
+
+/// Hands out a text as data, on standard output. A reader who has seen enough and left (`| head`) is no failure.
+///
+/// # Errors
+/// The environment's: it could not be written, to a full disk for instance.
+pub fn show(text: impl AsRef<str>) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_ref().as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome.or_environment(|| "write to standard output".to_owned()),
     }
 }
 

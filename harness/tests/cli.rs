@@ -1,0 +1,621 @@
+//! The command line, as a person meets it: what it promises in `--help`, and how it refuses. Needs no docker: where one
+//! would be asked, these tests name a socket that is not there.
+//!
+//! The help is under snapshot; `INSTA_UPDATE=always` rewrites it.
+
+use assert_cmd::Command;
+use fixtures::bad;
+use harness::{Exit, operator, paths};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const SUBCOMMANDS: [&str; 11] = [
+    "rehearse", "test", "setup", "doctor", "up", "down", "plan", "follow", "bundle", "report",
+    "clean",
+];
+
+/// What one run of the program came to, and what it made.
+struct Ran {
+    code: i32,
+    stdout: String,
+    stderr: String,
+    made: Vec<PathBuf>,
+}
+
+impl Ran {
+    /// Everything that it said, for a message.
+    fn said(&self) -> String {
+        format!(
+            "exit {}\n--- stdout\n{}--- stderr\n{}",
+            self.code, self.stdout, self.stderr
+        )
+    }
+
+    /// It ended with `exit`, said each of `fragments` on standard error, and made nothing.
+    #[track_caller]
+    fn refused(&self, exit: Exit, fragments: &[&str]) {
+        assert_eq!(self.code, i32::from(exit.code()), "{}", self.said());
+        for fragment in fragments {
+            assert!(
+                self.stderr.contains(fragment),
+                "`{fragment}` is not said\n{}",
+                self.said()
+            );
+        }
+        assert!(
+            self.stdout.is_empty(),
+            "a refusal is no data\n{}",
+            self.said()
+        );
+        assert!(
+            self.made.is_empty(),
+            "{:?} were made\n{}",
+            self.made,
+            self.said()
+        );
+    }
+}
+
+/// The program, where no docker answers and no build directory exists yet. A stand-in for Conduit is given, since
+/// without one the real one would be fetched over the network.
+fn program(target: &Path) -> Command {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_fleet"));
+    program
+        .env("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+        .env("CARGO_TARGET_DIR", target)
+        .env("CONDUIT_BIN", input("pinned"))
+        .env("COLUMNS", "100")
+        .env_remove("HARNESS_KEEP")
+        .env_remove("HARNESS_SEED");
+    program
+}
+
+fn fleet(arguments: &[&str]) -> Ran {
+    let target = tempfile::tempdir().expect("a directory");
+    fleet_in(target.path(), arguments)
+}
+
+/// With a build directory that may hold reports already.
+fn fleet_in(target: &Path, arguments: &[&str]) -> Ran {
+    let before = listed(target);
+    let output = program(target)
+        .args(arguments)
+        .output()
+        .expect("it can be started");
+    Ran {
+        code: output
+            .status
+            .code()
+            .unwrap_or_else(|| panic!("{arguments:?} was killed: {}", output.status)),
+        stdout: String::from_utf8(output.stdout).expect("UTF-8"),
+        stderr: String::from_utf8(output.stderr).expect("UTF-8"),
+        made: listed(target)
+            .into_iter()
+            .filter(|path| !before.contains(path))
+            .collect(),
+    }
+}
+
+/// What is in a directory.
+fn listed(directory: &Path) -> Vec<PathBuf> {
+    fs::read_dir(directory)
+        .expect("the directory is there")
+        .map(|entry| entry.expect("an entry").path())
+        .collect()
+}
+
+/// A file of this test's directory.
+fn input(name: &str) -> String {
+    format!("{}/tests/cli/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+// Help.
+
+#[test]
+fn the_help_of_every_subcommand_is_under_snapshot() {
+    let mut all = fleet(&["--help"]).stdout;
+    for subcommand in SUBCOMMANDS {
+        let ran = fleet(&[subcommand, "--help"]);
+        assert_eq!(ran.code, 0, "{}", ran.said());
+        all += &format!("\n==== {subcommand} ====\n\n{}", ran.stdout);
+    }
+    insta::assert_snapshot!("help", all);
+}
+
+#[test]
+fn the_help_lists_every_subcommand_and_every_exit_code() {
+    let help = fleet(&["--help"]).stdout;
+    assert!(help.contains(Exit::TABLE), "{help}");
+    let listed: Vec<_> = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        // Where a sentence is long, its continuation is indented further.
+        .filter(|line| !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    assert_eq!(listed, [&SUBCOMMANDS[..], &["help"]].concat(), "{help}");
+}
+
+/// An option that clap lists without a word is one that nobody documented.
+#[test]
+fn every_option_and_argument_says_what_it_is_for() {
+    for subcommand in SUBCOMMANDS {
+        let help = fleet(&[subcommand, "--help"]).stdout;
+        let lines: Vec<_> = help.lines().collect();
+        for (index, line) in lines.iter().enumerate() {
+            let entry = line.trim_start();
+            if !line.starts_with("  ")
+                || !entry.starts_with(['-', '<', '['])
+                || entry.starts_with("[default")
+            {
+                continue;
+            }
+            let beside = entry
+                .split_once("  ")
+                .is_some_and(|(_, words)| !words.trim().is_empty());
+            let beneath = lines
+                .get(index + 1)
+                .is_some_and(|next| next.starts_with("          "));
+            assert!(
+                beside || beneath,
+                "`{entry}` of `{subcommand}` says nothing:\n{help}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_version_is_printed() {
+    let ran = fleet(&["--version"]);
+    assert_eq!(
+        (ran.code, ran.stdout.as_str()),
+        (0, concat!("fleet ", env!("CARGO_PKG_VERSION"), "\n"))
+    );
+}
+
+// Usage.
+
+#[test]
+fn a_command_line_that_means_nothing_is_a_matter_of_usage() {
+    for (arguments, fragments) in [
+        (&[][..], &["Usage: cargo fleet"][..]),
+        (
+            &["rehearsal"],
+            &["unrecognized subcommand 'rehearsal'", "'rehearse'"],
+        ),
+        (
+            &["rehearse", "--yess"],
+            &["unexpected argument '--yess'", "'--yes'"],
+        ),
+        (
+            &["rehearse", "--seed", "roses"],
+            &["'roses'", "a seed is a hexadecimal number"],
+        ),
+        (
+            &["rehearse", "--seed", "10000000000000000"],
+            &["a seed is a hexadecimal number"],
+        ),
+        (&["rehearse", "--times", "0"], &["'0'", "1..=1000"]),
+        (
+            &["rehearse", "--require", "synapse"],
+            &["'synapse'", "[possible values: conduit]"],
+        ),
+        (
+            &["rehearse", "--conduit"],
+            &["a value is required for '--conduit <PATH>'"],
+        ),
+        (&["plan"], &["<RUNBOOK>"]),
+        (
+            &["plan", "install.md", "--set", "APEX"],
+            &["`APEX` is not of the form NAME=VALUE"],
+        ),
+        (
+            &["follow", "install.md", "--bare", "--after", "backup.md"],
+            &["--bare", "--after", "cannot be used with"],
+        ),
+        (&["bundle"], &["<DIRECTORY>"]),
+    ] {
+        fleet(arguments).refused(Exit::Usage, fragments);
+    }
+}
+
+// Conduit.
+
+#[test]
+fn a_conduit_that_does_not_fit_is_refused_before_anything_is_made() {
+    let hint = "hint: ";
+    let ways = "give a Conduit 0.10.12 with `--conduit PATH` or `CONDUIT_BIN`";
+    let directory = input("");
+    let not_executable = input("not-executable");
+    let change_mode = format!("`chmod +x {not_executable}`");
+    let cases = [
+        (
+            input("missing"),
+            vec!["read the Conduit binary", "No such file or directory"],
+        ),
+        (directory, vec!["it is not an executable file"]),
+        (
+            not_executable,
+            vec!["it is not an executable file", change_mode.as_str()],
+        ),
+        (
+            input("another-program"),
+            vec!["it is another program", "`--version` printed `grep 3.8`"],
+        ),
+        (input("fails"), vec!["it is another program"]),
+        (
+            input("another-version"),
+            vec!["it is version 0.9.0, this project pins 0.10.12"],
+        ),
+    ];
+    for (path, mut fragments) in cases {
+        fragments.extend([path.as_str(), hint, ways, "blame: environment"]);
+        for verb in [
+            &["rehearse", "--yes"][..],
+            &["test", "--yes"],
+            &["up"],
+            &["follow", "install.md"],
+            &["bundle", "b"],
+        ] {
+            fleet(&[verb, &["--conduit", &path]].concat()).refused(Exit::Environment, &fragments);
+        }
+    }
+}
+
+#[test]
+fn a_conduit_given_by_the_environment_is_judged_like_one_given_by_option() {
+    let target = tempfile::tempdir().expect("a directory");
+    let output = program(target.path())
+        .env("CONDUIT_BIN", input("another-version"))
+        .args(["rehearse", "--yes"])
+        .output()
+        .expect("it can be started");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(12), "{said}");
+    assert!(said.contains("it is version 0.9.0"), "{said}");
+}
+
+// Without docker.
+
+#[test]
+fn what_needs_docker_says_so_where_none_answers() {
+    let hint = "hint: start it with `cargo fleet setup --yes` as root, or add yourself to the group `docker`";
+    for arguments in [
+        &["up"][..],
+        &["down"],
+        &["clean"],
+        &["clean", "--all"],
+        &["follow", "install.md"],
+    ] {
+        let ran = fleet(arguments);
+        ran.refused(
+            Exit::Environment,
+            &[
+                "the docker daemon",
+                "/nonexistent/docker.sock",
+                "blame: environment",
+                hint,
+            ],
+        );
+    }
+}
+
+#[test]
+fn the_doctor_says_that_docker_is_missing_and_what_to_do() {
+    let ran = fleet(&["doctor"]);
+    assert_eq!(ran.code, 12, "{}", ran.said());
+    let line = |word: &str, subject: &str| {
+        ran.stdout
+            .lines()
+            .any(|line| line.split_whitespace().take(2).eq([word, subject]))
+    };
+    assert!(
+        line("FAIL", "docker") && line("ok", "conduit") && line("ok", "cgroups"),
+        "{}",
+        ran.said()
+    );
+    assert!(
+        ran.stdout.contains("hint: run `cargo fleet setup --yes`"),
+        "{}",
+        ran.said()
+    );
+    assert!(
+        ran.made.is_empty(),
+        "a look changes nothing: {:?}",
+        ran.made
+    );
+}
+
+#[test]
+fn the_doctor_judges_the_conduit_that_it_is_given() {
+    let ran = fleet(&["doctor", "--conduit", &input("another-version")]);
+    assert_eq!(ran.code, 12, "{}", ran.said());
+    assert!(
+        ran.stdout.contains("FAIL  conduit") && ran.stdout.contains("it is version 0.9.0"),
+        "{}",
+        ran.said()
+    );
+    assert!(
+        ran.stdout.contains("hint: give a Conduit 0.10.12"),
+        "{}",
+        ran.said()
+    );
+}
+
+/// Standard input is no terminal here, so nobody can agree: it says what it would do, and does nothing.
+#[test]
+fn nothing_is_installed_or_started_that_nobody_agreed_to() {
+    for arguments in [&["rehearse"][..], &["test"], &["setup"]] {
+        fleet(arguments).refused(
+            Exit::Environment,
+            &[
+                "this machine needs, to rehearse:",
+                "  - a running docker daemon (started and left running, as root)",
+                "  - the docker image fleet-host:",
+                "  - the docker image fleet-synapse:",
+                "error: set this machine up: not agreed to",
+                "hint: pass `--yes`, or do the above by hand",
+            ],
+        );
+    }
+}
+
+// Runbooks.
+
+fn good_runbooks() -> Vec<PathBuf> {
+    let mut found: Vec<_> = listed(&paths::runbooks())
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .collect();
+    found.sort();
+    assert!(found.len() >= 5, "{found:?}");
+    found
+}
+
+#[test]
+fn every_runbook_is_planned_step_by_step_and_command_by_command() {
+    for path in good_runbooks() {
+        let runbook = operator::read_runbook(&path).unwrap_or_else(|failure| panic!("{failure}"));
+        let required: Vec<_> = runbook
+            .variables()
+            .iter()
+            .filter(|variable| variable.default.is_none())
+            .map(|variable| format!("--set={}=given-{}", variable.name, variable.name))
+            .collect();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .expect("a UTF-8 name");
+        let mut arguments = vec!["plan", name];
+        arguments.extend(required.iter().map(String::as_str));
+        let ran = fleet(&arguments);
+        assert_eq!(ran.code, 0, "{}", ran.said());
+        assert!(
+            ran.stderr.is_empty() && ran.made.is_empty(),
+            "{}",
+            ran.said()
+        );
+        for step in runbook.steps() {
+            let heading = format!("\n{} {}\n", step.number, step.title);
+            assert!(
+                ran.stdout.contains(&heading),
+                "{heading} is not in the plan of {name}\n{}",
+                ran.said()
+            );
+            for number in 1..=step.commands.len() {
+                let place = format!("{}.{number}", step.number);
+                let planned = ran
+                    .stdout
+                    .lines()
+                    .any(|line| line.split_whitespace().take(2).eq([place.as_str(), "$"]));
+                assert!(
+                    planned,
+                    "command {place} is not in the plan of {name}\n{}",
+                    ran.said()
+                );
+            }
+        }
+        for setting in &required {
+            let value = setting.split('=').nth(2).expect("it has a value");
+            assert!(
+                ran.stdout.contains(value),
+                "`{value}` is not in the plan of {name}\n{}",
+                ran.said()
+            );
+        }
+        if arguments.len() > 2 {
+            let missing = fleet(&arguments[..2]);
+            missing.refused(
+                Exit::Deployment,
+                &["missing variable `", &format!("{name}`"), "hint: "],
+            );
+        }
+    }
+}
+
+/// Also by `follow`, before it asks for a machine: what is wrong with a document is said before anything is made.
+#[test]
+fn a_bad_runbook_is_refused_with_its_place_before_anything_is_made() {
+    for runbook in bad::RUNBOOKS {
+        let path = format!("{}/{}", fixtures::BAD_RUNBOOKS, runbook.file);
+        let planned = fleet(&["plan", &path]);
+        if runbook.stage == bad::Stage::Follow {
+            assert_eq!(planned.code, 0, "{}", planned.said());
+            continue;
+        }
+        for ran in [planned, fleet(&["follow", &path])] {
+            ran.refused(
+                Exit::Deployment,
+                &["error: ", "hint: ", "blame: deployment"],
+            );
+            let missing = runbook.missing_from(&ran.stderr);
+            assert!(
+                missing.is_empty(),
+                "{missing:?} are not said\n{}",
+                ran.said()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_variable_that_no_runbook_declares_is_refused_before_anything_is_made() {
+    for verb in ["plan", "follow"] {
+        fleet(&[verb, "install.md", "--set", "ROSE=red"]).refused(
+            Exit::Deployment,
+            &["`ROSE`", "install.md", "hint: ", "`APEX`"],
+        );
+    }
+}
+
+#[test]
+fn a_runbook_that_is_not_there_is_named_with_those_that_are() {
+    for verb in ["plan", "follow"] {
+        fleet(&[verb, "instal.md"]).refused(
+            Exit::Deployment,
+            &[
+                "read the runbook `instal.md`",
+                "No such file",
+                "hint: ",
+                "`install.md`",
+            ],
+        );
+    }
+}
+
+#[test]
+fn a_reader_who_leaves_early_is_no_failure() {
+    let target = tempfile::tempdir().expect("a directory");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_fleet"))
+        .args(["plan", "install.md"])
+        .env("CARGO_TARGET_DIR", target.path())
+        .stdout(writer)
+        .stderr(std::process::Stdio::piped())
+        .output()
+        .expect("it can be started");
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn data_that_cannot_be_written_is_a_failure() {
+    let target = tempfile::tempdir().expect("a directory");
+    let full = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .expect("Linux has it");
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_fleet"))
+        .args(["plan", "install.md"])
+        .env("CARGO_TARGET_DIR", target.path())
+        .stdout(full)
+        .stderr(std::process::Stdio::piped())
+        .output()
+        .expect("it can be started");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(12), "{said}");
+    assert!(
+        said.contains("write to standard output") && said.contains("No space left on device"),
+        "{said}"
+    );
+}
+
+// Reports.
+
+#[test]
+fn a_report_without_a_run_says_how_one_is_made() {
+    fleet(&["report"]).refused(
+        Exit::Environment,
+        &[
+            "latest/report.json",
+            "No such file",
+            "hint: `cargo fleet rehearse` writes one",
+        ],
+    );
+    fleet(&["report", "/nonexistent"]).refused(
+        Exit::Environment,
+        &["read `/nonexistent/report.json`", "hint: "],
+    );
+    fleet(&["report", "--scenarios"]).refused(
+        Exit::Environment,
+        &[
+            "no scenario has noted a claim",
+            "hint: `cargo fleet test --yes`",
+        ],
+    );
+}
+
+#[test]
+fn a_report_is_printed_again_with_the_exit_code_of_its_claims() {
+    let claim = |verdict: &str, blame: &str| {
+        format!(
+            r#"{{"claims":[{{"name":"the sky is up","verdict":"pass","server":{{"name":"conduit","version":"1"}},
+            "seconds":0.5,"blame":null}},{{"name":"the sky is blue","verdict":"{verdict}","server":null,
+            "seconds":1.0,"blame":{blame},"letter":"look at the sky: it is grey"}}],"exit":0,"seed":"7f3a"}}"#
+        )
+    };
+    let codes: BTreeMap<_, _> = [
+        (("pass", "null"), 0),
+        (("unknown", "null"), 0),
+        (("fail", "\"product\""), 10),
+        (("fail", "\"deployment\""), 11),
+        (("unknown", "\"environment\""), 12),
+        (("unknown", "\"harness\""), 13),
+    ]
+    .into();
+    for ((verdict, blame), code) in codes {
+        let directory = tempfile::tempdir().expect("a directory");
+        fs::write(directory.path().join("report.json"), claim(verdict, blame)).expect("write it");
+        let ran = fleet(&["report", directory.path().to_str().expect("UTF-8")]);
+        assert_eq!(ran.code, code, "{verdict} {blame}: {}", ran.said());
+        assert!(
+            ran.stdout
+                .contains("PASS [   0.5s] the sky is up    on conduit 1\n"),
+            "{}",
+            ran.said()
+        );
+        assert_eq!(
+            ran.stdout.contains("it is grey"),
+            verdict != "pass",
+            "{}",
+            ran.said()
+        );
+    }
+}
+
+#[test]
+fn a_report_that_is_not_one_is_named() {
+    for text in ["", "{}", "[1, 2"] {
+        let directory = tempfile::tempdir().expect("a directory");
+        fs::write(directory.path().join("report.json"), text).expect("write it");
+        let ran = fleet(&["report", directory.path().to_str().expect("UTF-8")]);
+        ran.refused(
+            Exit::Environment,
+            &["understand `", "report.json", "line 1"],
+        );
+    }
+}
+
+/// The last rehearsal's, wherever its run lies.
+#[test]
+fn without_a_directory_the_latest_report_is_printed() {
+    let target = tempfile::tempdir().expect("a directory");
+    let run = target.path().join("fleet/1-1-0");
+    fs::create_dir_all(&run).expect("make it");
+    fs::write(run.join("report.json"), r#"{"claims":[],"exit":0}"#).expect("write it");
+    std::os::unix::fs::symlink("1-1-0", target.path().join("fleet/latest")).expect("point to it");
+    let ran = fleet_in(target.path(), &["report"]);
+    assert!(
+        ran.stdout.contains("0 passed, 0 failed, 0 unknown"),
+        "{}",
+        ran.said()
+    );
+}
