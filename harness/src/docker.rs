@@ -155,7 +155,8 @@ impl Docker {
 
     /// Writes one file into a container, which need not run a shell.
     pub async fn write(&self, container: &str, path: &str, mode: &str, content: &[u8]) -> Result<()> {
-        let script = format!("umask 077; mkdir -p \"$(dirname {path})\" && cat > {path} && chmod {mode} {path}");
+        let script =
+            format!("mkdir -p \"$(dirname {path})\" && (umask 077; cat > {path}) && chmod {mode} {path}");
         self.exec(container, &["sh", "-c", &script], Some(content))
             .await?
             .success(&format!("write `{path}` in container `{}`", short(container)))?;

@@ -96,6 +96,8 @@ impl Image {
         hasher.update(CONFIGURE);
         if self == Self::Synapse {
             hasher.update(SYNAPSE);
+            hasher.update(SYNAPSE_PATH);
+            hasher.update("compiled");
         }
         format!("{:x}", hasher.finalize())[..12].to_owned()
     }
@@ -137,6 +139,9 @@ impl Image {
 
 /// Synapse from the Python registry. Its wheels carry their binaries, so that nothing is compiled.
 const SYNAPSE: &str = "matrix-synapse==1.163.2";
+
+/// Where it lies in the image: not under `/opt`, which is a Host's volume.
+pub const SYNAPSE_PATH: &str = "/usr/local/lib/synapse";
 
 async fn build_host(task: &ui::Task) -> Result<()> {
     if registry_has(BASE).await {
@@ -268,10 +273,15 @@ async fn build_synapse(task: &ui::Task) -> Result<()> {
     run(task, "python3", &arguments).await?;
     let name = format!("fleet-build-{}", std::process::id());
     let reference = Image::Host.reference();
-    run(task, "docker", &["create", "--name", &name, "--label", "fleet.run=build", &reference, "/sbin/init"]).await?;
+    // Compiled here, by the interpreter that will run it: otherwise every start would do it again.
+    let compile = ["python3", "-m", "compileall", "-q", "-j2", SYNAPSE_PATH];
+    let create = ["create", "--name", &name, "--label", "fleet.run=build", "--network", "none", &reference];
+    run(task, "docker", &[&create[..], &compile[..]].concat()).await?;
     let copied = async {
-        run(task, "docker", &["cp", &target_text, &format!("{name}:/usr/local/lib/synapse-lib")]).await?;
-        run(task, "docker", &["commit", &name, &Image::Synapse.reference()]).await
+        run(task, "docker", &["cp", &target_text, &format!("{name}:{SYNAPSE_PATH}")]).await?;
+        run(task, "docker", &["start", "--attach", &name]).await?;
+        let change = "CMD [\"/sbin/init\"]";
+        run(task, "docker", &["commit", "--change", change, &name, &Image::Synapse.reference()]).await
     }
     .await;
     run(task, "docker", &["rm", "--force", &name]).await?;

@@ -54,7 +54,8 @@ impl World {
             "set -eu; mkdir -p /opt/synapse-data; echo 'import conf.d/*.caddy' >> /etc/caddy/Caddyfile; \
              systemctl daemon-reload; systemctl start synapse; systemctl reload caddy; \
              n=0; until curl -sf -o /dev/null http://127.0.0.1:6167/_matrix/client/versions; do n=$((n+1)); \
-             [ $n -lt 600 ] || { journalctl -u synapse -n 40 --no-pager; exit 1; }; sleep 0.1; done",
+             [ $n -lt 600 ] && systemctl is-active --quiet synapse || { journalctl -u synapse -n 40 --no-pager; exit 1; }; \
+             sleep 0.1; done",
         )
         .await?;
         step.done();
