@@ -7,8 +7,8 @@ use crate::docker::Docker;
 use crate::failure::{Failure, OrBlame, Result};
 use crate::image::Image;
 use crate::world::Inner;
-use serde::Deserialize;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use testcontainers::core::Mount;
 use testcontainers::runners::AsyncRunner;
@@ -80,9 +80,14 @@ impl Root {
         let mut params = CertificateParams::new(Vec::new()).or_harness(what)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name.push(DnType::CommonName, format!("Lab root of {world}"));
+        params
+            .distinguished_name
+            .push(DnType::CommonName, format!("Lab root of {world}"));
         let certificate = params.self_signed(&key).or_harness(what)?;
-        Ok(Self { certificate: certificate.pem(), key: key.serialize_pem() })
+        Ok(Self {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        })
     }
 }
 
@@ -110,12 +115,27 @@ pub struct Authority {
 impl Authority {
     /// Starts it; it answers once zones are published.
     pub(crate) async fn start(world: &Inner) -> Result<Self> {
-        let Inner { docker, network, subnet, root, labels, .. } = world;
+        let Inner {
+            docker,
+            network,
+            subnet,
+            root,
+            labels,
+            ..
+        } = world;
         let what = || "start the lab's name server and certificate authority".to_owned();
         let image = Image::Host;
         let container = GenericImage::new(image.repository(), &image.tag())
-            .with_cmd(["sh", "-c", &format!("python3 /lab/watch.py {} {} & until [ -e /lab/ready ]; do sleep 0.02; done; \
-                 nsd -c /lab/nsd.conf; exec caddy run --config /lab/Caddyfile --adapter caddyfile", subnet.dead_gateway(), subnet.cidr())])
+            .with_cmd([
+                "sh",
+                "-c",
+                &format!(
+                    "python3 /lab/watch.py {} {} & until [ -e /lab/ready ]; do sleep 0.02; done; \
+                 nsd -c /lab/nsd.conf; exec caddy run --config /lab/Caddyfile --adapter caddyfile",
+                    subnet.dead_gateway(),
+                    subnet.cidr()
+                ),
+            ])
             .with_network(network)
             .with_hostname("lab.test")
             .with_labels(labels.pairs("authority"))
@@ -123,14 +143,20 @@ impl Authority {
             .with_mount(Mount::tmpfs_mount("/run"))
             // What comes here on its way out of the lab ends here.
             .with_host_config_modifier(|config| {
-                config.sysctls = Some(HashMap::from([("net.ipv4.ip_forward".to_owned(), "0".to_owned())]));
+                config.sysctls = Some(HashMap::from([(
+                    "net.ipv4.ip_forward".to_owned(),
+                    "0".to_owned(),
+                )]));
             })
             .with_copy_to("/lab/watch.py", WATCH.as_bytes().to_vec())
             .with_copy_to("/lab/root.crt", root.certificate.clone().into_bytes())
             .with_copy_to("/lab/root.key", root.key.clone().into_bytes())
             .with_copy_to("/lab/Caddyfile", CADDYFILE.as_bytes().to_vec())
             .with_copy_to("/lab/zones/root.zone", ROOT_ZONE.as_bytes().to_vec())
-            .with_copy_to("/etc/ssl/certs/ca-certificates.crt", root.certificate.clone().into_bytes())
+            .with_copy_to(
+                "/etc/ssl/certs/ca-certificates.crt",
+                root.certificate.clone().into_bytes(),
+            )
             .start()
             .await
             .or_environment(what)?;
@@ -141,7 +167,11 @@ impl Authority {
             .to_string();
         let id = container.id().to_owned();
         world.hold(container);
-        Ok(Self { container: id, docker: docker.clone(), address })
+        Ok(Self {
+            container: id,
+            docker: docker.clone(),
+            address,
+        })
     }
 
     /// The container's id.
@@ -163,11 +193,19 @@ impl Authority {
         );
         let mut script = String::from("set -eu; cd /lab; mkdir -p zones srv;\n");
         for (name, text) in &all {
-            config.push_str(&format!("zone:\n name: \"{name}\"\n zonefile: {name}.zone\n"));
-            script.push_str(&format!("cat > zones/{name}.zone <<'ZONE'\n{}\nZONE\n", text.trim_end()));
+            config.push_str(&format!(
+                "zone:\n name: \"{name}\"\n zonefile: {name}.zone\n"
+            ));
+            script.push_str(&format!(
+                "cat > zones/{name}.zone <<'ZONE'\n{}\nZONE\n",
+                text.trim_end()
+            ));
         }
         script.push_str(&format!("cat > nsd.conf <<'CONF'\n{config}CONF\n"));
-        script.push_str(&format!("echo nameserver {} > /etc/resolv.conf\n", self.address));
+        script.push_str(&format!(
+            "echo nameserver {} > /etc/resolv.conf\n",
+            self.address
+        ));
         // A running server is told to read its configuration and its zones again; the first time this starts it.
         script.push_str(
             "if [ -e ready ]; then nsd-control -c nsd.conf reconfig && nsd-control -c nsd.conf reload; else : > ready; fi\n",
@@ -181,7 +219,10 @@ impl Authority {
             "n=0; until [ -e watching ] && curl -s -o /dev/null --max-time 5 https://acme.lab.test/acme/lab/directory; do \
              n=$((n+1)); [ $n -lt 200 ] || { echo no ACME server; exit 1; }; sleep 0.02; done\n",
         );
-        self.docker.exec(self.container(), &["sh"], Some(script.as_bytes())).await?.success(what)?;
+        self.docker
+            .exec(self.container(), &["sh"], Some(script.as_bytes()))
+            .await?
+            .success(what)?;
         Ok(())
     }
 
@@ -193,19 +234,28 @@ impl Authority {
             .await?
             .success("read what tried to leave the lab")?;
         text.lines()
-            .map(|line| serde_json::from_str(line).or_harness(|| format!("read the watcher's line `{line}`")))
+            .map(|line| {
+                serde_json::from_str(line)
+                    .or_harness(|| format!("read the watcher's line `{line}`"))
+            })
             .collect()
     }
 
     /// Forgets what tried to leave: for the scenario that tries it on purpose.
     pub async fn forget_escapes(&self) -> Result<()> {
         let forget = ["sh", "-c", ": > /lab/escapes.jsonl"];
-        self.docker.exec(self.container(), &forget, None).await?.success("forget what tried to leave").map(|_| ())
+        self.docker
+            .exec(self.container(), &forget, None)
+            .await?
+            .success("forget what tried to leave")
+            .map(|_| ())
     }
 
     /// Offers a file on `https://downloads.lab.test/NAME`.
     pub async fn offer(&self, name: &str, content: &[u8]) -> Result<String> {
-        self.docker.write(self.container(), &format!("/srv/{name}"), "644", content).await?;
+        self.docker
+            .write(self.container(), &format!("/srv/{name}"), "644", content)
+            .await?;
         Ok(format!("https://{DOWNLOADS_HOST}/{name}"))
     }
 }
@@ -224,15 +274,18 @@ fn lab_zone(address: &str) -> String {
 /// The deployment's, if the published file does not name what it must.
 pub fn zone_for(server_name: &str, address: &str) -> Result<String> {
     let path = crate::paths::repository().join("deploy/dns/timmy.foundation.zone");
-    let text = std::fs::read_to_string(&path)
-        .map_err(|error| Failure::deployment(format!("read `{}`", path.display())).because(error))?;
+    let text = std::fs::read_to_string(&path).map_err(|error| {
+        Failure::deployment(format!("read `{}`", path.display())).because(error)
+    })?;
     if !text.contains(PRODUCTION_ADDRESS) {
         return Err(Failure::deployment(format!(
             "take the zone from `{}`: it has no record for {PRODUCTION_ADDRESS}",
             path.display()
         )));
     }
-    Ok(text.replace(PRODUCTION_ADDRESS, address).replace(PRODUCTION_NAME, server_name))
+    Ok(text
+        .replace(PRODUCTION_ADDRESS, address)
+        .replace(PRODUCTION_NAME, server_name))
 }
 
 /// The server name that the artifacts under `deploy/` are written for.

@@ -45,7 +45,10 @@ impl Output {
             return Ok(self.stdout.trim_end().to_owned());
         }
         let text = format!("{}{}", self.stdout, self.stderr);
-        Err(Failure::environment(format!("{what}: exit status {}", self.exit)).last_seen(text.trim()))
+        Err(
+            Failure::environment(format!("{what}: exit status {}", self.exit))
+                .last_seen(text.trim()),
+        )
     }
 }
 
@@ -81,7 +84,11 @@ impl Docker {
 
     /// The daemon's version, for the head of a report.
     pub async fn version(&self) -> Result<String> {
-        let version = self.api.version().await.or_environment(|| "ask docker for its version".to_owned())?;
+        let version = self
+            .api
+            .version()
+            .await
+            .or_environment(|| "ask docker for its version".to_owned())?;
         Ok(version.version.unwrap_or_default())
     }
 
@@ -91,11 +98,29 @@ impl Docker {
     }
 
     /// Runs a command in a container as root and waits for its end.
-    pub async fn exec(&self, container: &str, command: &[&str], stdin: Option<&[u8]>) -> Result<Output> {
-        let what = || format!("run `{}` in container `{}`", command.join(" "), short(container));
+    pub async fn exec(
+        &self,
+        container: &str,
+        command: &[&str],
+        stdin: Option<&[u8]>,
+    ) -> Result<Output> {
+        let what = || {
+            format!(
+                "run `{}` in container `{}`",
+                command.join(" "),
+                short(container)
+            )
+        };
         let (id, attached) = self.start(container, command, stdin.is_some()).await?;
-        let StartExecResults::Attached { mut output, mut input } = attached else {
-            return Err(Failure::harness(format!("{}: docker did not attach", what())));
+        let StartExecResults::Attached {
+            mut output,
+            mut input,
+        } = attached
+        else {
+            return Err(Failure::harness(format!(
+                "{}: docker did not attach",
+                what()
+            )));
         };
         if let Some(bytes) = stdin {
             input.write_all(bytes).await.or_environment(what)?;
@@ -122,12 +147,28 @@ impl Docker {
         let StartExecResults::Attached { output, input } = attached else {
             return Err(Failure::harness("attach a shell: docker did not attach"));
         };
-        let output = output.map_ok(LogOutput::into_bytes).map_err(std::io::Error::other);
-        Ok(Attached { output: Box::pin(tokio_util::io::StreamReader::new(output)), input })
+        let output = output
+            .map_ok(LogOutput::into_bytes)
+            .map_err(std::io::Error::other);
+        Ok(Attached {
+            output: Box::pin(tokio_util::io::StreamReader::new(output)),
+            input,
+        })
     }
 
-    async fn start(&self, container: &str, command: &[&str], stdin: bool) -> Result<(String, StartExecResults)> {
-        let what = || format!("run `{}` in container `{}`", command.join(" "), short(container));
+    async fn start(
+        &self,
+        container: &str,
+        command: &[&str],
+        stdin: bool,
+    ) -> Result<(String, StartExecResults)> {
+        let what = || {
+            format!(
+                "run `{}` in container `{}`",
+                command.join(" "),
+                short(container)
+            )
+        };
         let options = CreateExecOptions {
             attach_stdin: Some(stdin),
             attach_stdout: Some(true),
@@ -135,8 +176,16 @@ impl Docker {
             cmd: Some(command.to_vec()),
             ..Default::default()
         };
-        let created = self.api.create_exec(container, options).await.or_environment(what)?;
-        let started = self.api.start_exec(&created.id, None).await.or_environment(what)?;
+        let created = self
+            .api
+            .create_exec(container, options)
+            .await
+            .or_environment(what)?;
+        let started = self
+            .api
+            .start_exec(&created.id, None)
+            .await
+            .or_environment(what)?;
         Ok((created.id, started))
     }
 
@@ -154,12 +203,22 @@ impl Docker {
     }
 
     /// Writes one file into a container, which need not run a shell.
-    pub async fn write(&self, container: &str, path: &str, mode: &str, content: &[u8]) -> Result<()> {
-        let script =
-            format!("mkdir -p \"$(dirname {path})\" && (umask 077; cat > {path}) && chmod {mode} {path}");
+    pub async fn write(
+        &self,
+        container: &str,
+        path: &str,
+        mode: &str,
+        content: &[u8],
+    ) -> Result<()> {
+        let script = format!(
+            "mkdir -p \"$(dirname {path})\" && (umask 077; cat > {path}) && chmod {mode} {path}"
+        );
         self.exec(container, &["sh", "-c", &script], Some(content))
             .await?
-            .success(&format!("write `{path}` in container `{}`", short(container)))?;
+            .success(&format!(
+                "write `{path}` in container `{}`",
+                short(container)
+            ))?;
         Ok(())
     }
 
@@ -169,7 +228,11 @@ impl Docker {
     /// address that nobody holds, so that a packet for anywhere else dies in the sender's own kernel. Ports published
     /// on loopback keep working because docker's proxy speaks to containers from the bridge's own address.
     /// The dead gateway uses the bridge driver's `DefaultGatewayIPv4` auxiliary address.
-    pub async fn create_closed_network(&self, name: &str, labels: HashMap<String, String>) -> Result<Subnet> {
+    pub async fn create_closed_network(
+        &self,
+        name: &str,
+        labels: HashMap<String, String>,
+    ) -> Result<Subnet> {
         let mut last = None;
         for attempt in 0..64_u16 {
             let subnet = Subnet::pick(name, attempt);
@@ -198,12 +261,16 @@ impl Docker {
             match self.api.create_network(request).await {
                 Ok(_) => return Ok(subnet),
                 Err(error) if error.to_string().contains("overlaps") => last = Some(error),
-                Err(error) => return Err(error).or_environment(|| format!("create network `{name}`")),
+                Err(error) => {
+                    return Err(error).or_environment(|| format!("create network `{name}`"));
+                }
             }
         }
-        Err(Failure::environment(format!("create network `{name}`: 64 subnets of 198.18.0.0/15 are taken"))
-            .because(last.map(|error| error.to_string()).unwrap_or_default())
-            .hint("remove leftovers with `cargo fleet clean`"))
+        Err(Failure::environment(format!(
+            "create network `{name}`: 64 subnets of 198.18.0.0/15 are taken"
+        ))
+        .because(last.map(|error| error.to_string()).unwrap_or_default())
+        .hint("remove leftovers with `cargo fleet clean`"))
     }
 
     /// Makes a labelled volume.
@@ -219,7 +286,10 @@ impl Docker {
             driver_opts: (!options.is_empty()).then_some(options),
             ..Default::default()
         };
-        self.api.create_volume(request).await.or_environment(|| format!("create volume `{name}`"))?;
+        self.api
+            .create_volume(request)
+            .await
+            .or_environment(|| format!("create volume `{name}`"))?;
         Ok(())
     }
 
@@ -231,32 +301,49 @@ impl Docker {
         let what = || format!("remove everything labelled `{label}`");
         let containers = self
             .api
-            .list_containers(Some(ListContainersOptionsBuilder::new().all(true).filters(&filters).build()))
+            .list_containers(Some(
+                ListContainersOptionsBuilder::new()
+                    .all(true)
+                    .filters(&filters)
+                    .build(),
+            ))
             .await
             .or_environment(what)?;
-        let removals = containers.iter().filter_map(|container| container.id.as_deref()).map(|id| {
-            let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-            async move { self.api.remove_container(id, Some(options)).await }
-        });
+        let removals = containers
+            .iter()
+            .filter_map(|container| container.id.as_deref())
+            .map(|id| {
+                let options = RemoveContainerOptionsBuilder::new()
+                    .force(true)
+                    .v(true)
+                    .build();
+                async move { self.api.remove_container(id, Some(options)).await }
+            });
         for outcome in futures_util::future::join_all(removals).await {
             removed.containers += gone(outcome).or_environment(what)?;
         }
         let networks = self
             .api
-            .list_networks(Some(ListNetworksOptionsBuilder::new().filters(&filters).build()))
+            .list_networks(Some(
+                ListNetworksOptionsBuilder::new().filters(&filters).build(),
+            ))
             .await
             .or_environment(what)?;
         for network in networks.iter().filter_map(|network| network.id.as_deref()) {
-            removed.networks += gone(self.api.remove_network(network).await).or_environment(what)?;
+            removed.networks +=
+                gone(self.api.remove_network(network).await).or_environment(what)?;
         }
         let volumes = self
             .api
-            .list_volumes(Some(ListVolumesOptionsBuilder::new().filters(&filters).build()))
+            .list_volumes(Some(
+                ListVolumesOptionsBuilder::new().filters(&filters).build(),
+            ))
             .await
             .or_environment(what)?;
         for volume in volumes.volumes.unwrap_or_default() {
             let options = RemoveVolumeOptionsBuilder::new().force(true).build();
-            removed.volumes += gone(self.api.remove_volume(&volume.name, Some(options)).await).or_environment(what)?;
+            removed.volumes += gone(self.api.remove_volume(&volume.name, Some(options)).await)
+                .or_environment(what)?;
         }
         Ok(removed)
     }
@@ -267,24 +354,39 @@ impl Docker {
         let what = || format!("list what is labelled `{label}`");
         let containers = self
             .api
-            .list_containers(Some(ListContainersOptionsBuilder::new().all(true).filters(&filters).build()))
+            .list_containers(Some(
+                ListContainersOptionsBuilder::new()
+                    .all(true)
+                    .filters(&filters)
+                    .build(),
+            ))
             .await
             .or_environment(what)?;
         let networks = self
             .api
-            .list_networks(Some(ListNetworksOptionsBuilder::new().filters(&filters).build()))
+            .list_networks(Some(
+                ListNetworksOptionsBuilder::new().filters(&filters).build(),
+            ))
             .await
             .or_environment(what)?;
         let volumes = self
             .api
-            .list_volumes(Some(ListVolumesOptionsBuilder::new().filters(&filters).build()))
+            .list_volumes(Some(
+                ListVolumesOptionsBuilder::new().filters(&filters).build(),
+            ))
             .await
             .or_environment(what)?;
         Ok(containers
             .into_iter()
             .filter_map(|container| container.labels)
             .chain(networks.into_iter().filter_map(|network| network.labels))
-            .chain(volumes.volumes.unwrap_or_default().into_iter().map(|volume| volume.labels))
+            .chain(
+                volumes
+                    .volumes
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(|volume| volume.labels),
+            )
             .collect())
     }
 }
@@ -308,10 +410,15 @@ impl Removed {
 }
 
 /// Counts a removal; what is already gone, or being removed, is gone.
-fn gone(outcome: std::result::Result<(), bollard::errors::Error>) -> std::result::Result<usize, bollard::errors::Error> {
+fn gone(
+    outcome: std::result::Result<(), bollard::errors::Error>,
+) -> std::result::Result<usize, bollard::errors::Error> {
     match outcome {
         Ok(()) => Ok(1),
-        Err(bollard::errors::Error::DockerResponseServerError { status_code: 404 | 409, .. }) => Ok(0),
+        Err(bollard::errors::Error::DockerResponseServerError {
+            status_code: 404 | 409,
+            ..
+        }) => Ok(0),
         Err(error) => Err(error),
     }
 }
@@ -329,7 +436,9 @@ impl Subnet {
         let mut hasher = DefaultHasher::new();
         (name, attempt).hash(&mut hasher);
         let number = (hasher.finish() % 512) as u16;
-        Self { prefix: format!("198.{}.{}", 18 + number / 256, number % 256) }
+        Self {
+            prefix: format!("198.{}.{}", 18 + number / 256, number % 256),
+        }
     }
 
     /// The default gateway that containers are given: nobody answers there.
@@ -348,7 +457,6 @@ fn short(container: &str) -> &str {
     container.get(..12).unwrap_or(container)
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -357,7 +465,10 @@ mod tests {
     fn subnets_stay_within_the_benchmarking_range() {
         for attempt in 0..600 {
             let cidr = Subnet::pick("fleet-x", attempt).cidr();
-            assert!(cidr.starts_with("198.18.") || cidr.starts_with("198.19."), "{cidr}");
+            assert!(
+                cidr.starts_with("198.18.") || cidr.starts_with("198.19."),
+                "{cidr}"
+            );
         }
     }
 }

@@ -24,7 +24,13 @@ pub struct Failure {
 impl Failure {
     /// A failure with nothing but its sentence.
     pub fn new(blame: Blame, what: impl Into<String>) -> Self {
-        Self { blame, what: what.into(), last_seen: None, hint: None, causes: Vec::new() }
+        Self {
+            blame,
+            what: what.into(),
+            last_seen: None,
+            hint: None,
+            causes: Vec::new(),
+        }
     }
 
     /// The environment's: docker, disk, network, missing tools.
@@ -122,7 +128,11 @@ impl<T, E: std::error::Error> OrBlame<T> for std::result::Result<T, E> {
             while let Some(error) = cause {
                 let text = error.to_string();
                 // Many libraries repeat the inner error in the outer one; say it once.
-                if !failure.causes.last().is_some_and(|last| last.contains(&text)) {
+                if !failure
+                    .causes
+                    .last()
+                    .is_some_and(|last| last.contains(&text))
+                {
                     failure.causes.push(text);
                 }
                 cause = error.source();

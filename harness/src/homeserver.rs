@@ -96,13 +96,16 @@ impl Binary {
     /// what to do.
     pub async fn examine(path: &Path, origin: Origin) -> Result<Self> {
         let shown = path.display();
-        let hint = format!("give a Conduit {PINNED_VERSION} with `--conduit PATH` or `CONDUIT_BIN`");
+        let hint =
+            format!("give a Conduit {PINNED_VERSION} with `--conduit PATH` or `CONDUIT_BIN`");
         let metadata = std::fs::metadata(path)
             .or_environment(|| format!("read the Conduit binary `{shown}`"))
             .map_err(|failure| failure.hint(hint.clone()))?;
         if !metadata.is_file() || metadata.permissions().mode() & 0o111 == 0 {
-            return Err(Failure::environment(format!("use `{shown}` as Conduit: it is not an executable file"))
-                .hint(format!("`chmod +x {shown}`, or {hint}")));
+            return Err(Failure::environment(format!(
+                "use `{shown}` as Conduit: it is not an executable file"
+            ))
+            .hint(format!("`chmod +x {shown}`, or {hint}")));
         }
         let asked = Command::new(path)
             .arg("--version")
@@ -113,15 +116,24 @@ impl Binary {
         let answer = tokio::time::timeout(Duration::from_secs(10), asked)
             .await
             .map_err(|_| {
-                Failure::environment(format!("ask `{shown}` for its version: no answer in 10 s")).hint(hint.clone())
+                Failure::environment(format!("ask `{shown}` for its version: no answer in 10 s"))
+                    .hint(hint.clone())
             })?
             .or_environment(|| format!("run `{shown} --version`"))
             .map_err(|failure| failure.hint(hint.clone()))?;
         let text = String::from_utf8_lossy(&answer.stdout).trim().to_owned();
-        let Some(version) = text.strip_prefix("conduit ").filter(|_| answer.status.success()) else {
-            return Err(Failure::environment(format!("use `{shown}` as Conduit: it is another program"))
-                .last_seen(format!("`--version` printed `{}`", text.lines().next().unwrap_or_default()))
-                .hint(hint));
+        let Some(version) = text
+            .strip_prefix("conduit ")
+            .filter(|_| answer.status.success())
+        else {
+            return Err(Failure::environment(format!(
+                "use `{shown}` as Conduit: it is another program"
+            ))
+            .last_seen(format!(
+                "`--version` printed `{}`",
+                text.lines().next().unwrap_or_default()
+            ))
+            .hint(hint));
         };
         if version != PINNED_VERSION {
             return Err(Failure::environment(format!(
@@ -129,11 +141,18 @@ impl Binary {
             ))
             .hint(hint));
         }
-        let name = if origin == Origin::StandIn { "conduit-standin" } else { "conduit" };
+        let name = if origin == Origin::StandIn {
+            "conduit-standin"
+        } else {
+            "conduit"
+        };
         Ok(Self {
             path: std::fs::canonicalize(path).or_environment(|| format!("resolve `{shown}`"))?,
             sha256: sha256_of(path)?,
-            server: Server { name: name.to_owned(), version: version.to_owned() },
+            server: Server {
+                name: name.to_owned(),
+                version: version.to_owned(),
+            },
             origin,
         })
     }
@@ -143,7 +162,10 @@ impl Binary {
         let official = if self.sha256 == PINNED_SHA256 {
             "the pinned official artifact".to_owned()
         } else {
-            format!("sha256 {}…, not the pinned official artifact", &self.sha256[..12])
+            format!(
+                "sha256 {}…, not the pinned official artifact",
+                &self.sha256[..12]
+            )
         };
         format!("{} ({}; {official})", self.server, self.origin)
     }
@@ -151,9 +173,11 @@ impl Binary {
 
 /// SHA-256 of a file, in hexadecimal.
 pub fn sha256_of(path: &Path) -> Result<String> {
-    let mut file = std::fs::File::open(path).or_environment(|| format!("open `{}`", path.display()))?;
+    let mut file =
+        std::fs::File::open(path).or_environment(|| format!("open `{}`", path.display()))?;
     let mut hasher = Sha256::new();
-    std::io::copy(&mut file, &mut hasher).or_environment(|| format!("read `{}`", path.display()))?;
+    std::io::copy(&mut file, &mut hasher)
+        .or_environment(|| format!("read `{}`", path.display()))?;
     Ok(format!("{:x}", hasher.finalize()))
 }
 
@@ -163,7 +187,9 @@ pub fn sha256_of(path: &Path) -> Result<String> {
 /// # Errors
 /// Only about a given binary. That there is none at all is `Ok(None)`.
 pub async fn find_conduit(given: Option<&Path>) -> Result<Option<Binary>> {
-    let from_environment = std::env::var_os("CONDUIT_BIN").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let from_environment = std::env::var_os("CONDUIT_BIN")
+        .filter(|value| !value.is_empty())
+        .map(PathBuf::from);
     if let Some(path) = given.map(Path::to_owned).or(from_environment) {
         return Binary::examine(&path, Origin::Given).await.map(Some);
     }
@@ -179,8 +205,13 @@ pub async fn find_conduit(given: Option<&Path>) -> Result<Option<Binary>> {
     let cached = cached_path();
     if cached.is_file() {
         match Binary::examine(&cached, Origin::Cache).await {
-            Ok(binary) if binary.sha256 == PINNED_SHA256 || !cached_from_download(&cached) => return Ok(Some(binary)),
-            Ok(_) => ui::say(format!("passed over: `{}` is not the pinned artifact", cached.display())),
+            Ok(binary) if binary.sha256 == PINNED_SHA256 || !cached_from_download(&cached) => {
+                return Ok(Some(binary));
+            }
+            Ok(_) => ui::say(format!(
+                "passed over: `{}` is not the pinned artifact",
+                cached.display()
+            )),
             Err(failure) => ui::say(format!("passed over: {failure}")),
         }
     }
@@ -214,7 +245,9 @@ fn cached_from_download(cached: &Path) -> bool {
 
 async fn download() -> Result<PathBuf> {
     if std::env::consts::ARCH != "x86_64" {
-        return Err(Failure::environment("download Conduit: the pinned artifact is for x86_64"));
+        return Err(Failure::environment(
+            "download Conduit: the pinned artifact is for x86_64",
+        ));
     }
     let task = ui::Task::begin(1, format!("download Conduit {PINNED_VERSION}"));
     let what = || format!("download Conduit {PINNED_VERSION}");
@@ -223,7 +256,13 @@ async fn download() -> Result<PathBuf> {
         .timeout(Duration::from_secs(600))
         .build()
         .or_environment(what)?;
-    let mut answer = client.get(PINNED_URL).send().await.or_environment(what)?.error_for_status().or_environment(what)?;
+    let mut answer = client
+        .get(PINNED_URL)
+        .send()
+        .await
+        .or_environment(what)?
+        .error_for_status()
+        .or_environment(what)?;
     let total = answer.content_length().unwrap_or_default();
     let mut bytes = Vec::new();
     while let Some(chunk) = answer.chunk().await.or_environment(what)? {
@@ -232,8 +271,10 @@ async fn download() -> Result<PathBuf> {
     }
     let digest = format!("{:x}", Sha256::digest(&bytes));
     if digest != PINNED_SHA256 {
-        return Err(Failure::environment("download Conduit: the artifact is not the pinned one")
-            .last_seen(format!("SHA-256 {digest}, {} bytes", bytes.len())));
+        return Err(
+            Failure::environment("download Conduit: the artifact is not the pinned one")
+                .last_seen(format!("SHA-256 {digest}, {} bytes", bytes.len())),
+        );
     }
     let path = store(&bytes)?;
     task.end("done");
@@ -251,20 +292,35 @@ async fn from_image() -> Result<PathBuf> {
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
         }
-        Err(Failure::environment(format!("run `docker {}`", arguments.join(" ")))
-            .last_seen(String::from_utf8_lossy(&output.stderr).trim()))
+        Err(
+            Failure::environment(format!("run `docker {}`", arguments.join(" ")))
+                .last_seen(String::from_utf8_lossy(&output.stderr).trim()),
+        )
     };
-    let arguments = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+    let arguments = |words: &[&str]| {
+        words
+            .iter()
+            .map(|&word| word.to_owned())
+            .collect::<Vec<_>>()
+    };
     docker(arguments(&["pull", "--quiet", PINNED_IMAGE])).await?;
     let id = docker(arguments(&["create", PINNED_IMAGE])).await?;
-    let directory = tempfile::tempdir().or_environment(|| "make a temporary directory".to_owned())?;
+    let directory =
+        tempfile::tempdir().or_environment(|| "make a temporary directory".to_owned())?;
     let exported = directory.path().join("root.tar");
     let exported_text = exported.to_string_lossy().into_owned();
     let outcome = docker(arguments(&["export", "--output", &exported_text, &id])).await;
     docker(arguments(&["rm", &id])).await?;
     outcome?;
     let listing = Command::new("tar")
-        .args(["--extract", "--to-stdout", "--wildcards", "--file", &exported_text, "*/bin/conduit"])
+        .args([
+            "--extract",
+            "--to-stdout",
+            "--wildcards",
+            "--file",
+            &exported_text,
+            "*/bin/conduit",
+        ])
         .output()
         .await
         .or_environment(|| "unpack the official image".to_owned())?;
@@ -285,7 +341,9 @@ fn store(bytes: &[u8]) -> Result<PathBuf> {
     std::fs::create_dir_all(directory).or_environment(what)?;
     let mut file = tempfile::NamedTempFile::new_in(directory).or_environment(what)?;
     std::io::Write::write_all(&mut file, bytes).or_environment(what)?;
-    file.as_file().set_permissions(std::fs::Permissions::from_mode(0o755)).or_environment(what)?;
+    file.as_file()
+        .set_permissions(std::fs::Permissions::from_mode(0o755))
+        .or_environment(what)?;
     file.persist(&path).or_environment(what)?;
     Ok(path)
 }
@@ -297,32 +355,53 @@ mod tests {
     fn script(directory: &Path, text: &str, mode: u32) -> PathBuf {
         let path = directory.join("conduit");
         std::fs::write(&path, text).expect("write the script");
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("set its mode");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))
+            .expect("set its mode");
         path
     }
 
     async fn refusal(text: &str, mode: u32) -> String {
         let directory = tempfile::tempdir().expect("a directory");
         let path = script(directory.path(), text, mode);
-        Binary::examine(&path, Origin::Given).await.expect_err("it must be refused").to_string()
+        Binary::examine(&path, Origin::Given)
+            .await
+            .expect_err("it must be refused")
+            .to_string()
     }
 
     #[tokio::test]
     async fn the_pinned_version_is_accepted() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = script(directory.path(), "#!/bin/sh\necho conduit 0.10.12\n", 0o755);
-        let binary = Binary::examine(&path, Origin::Given).await.expect("it fits");
+        let binary = Binary::examine(&path, Origin::Given)
+            .await
+            .expect("it fits");
         assert_eq!(binary.server.to_string(), "conduit 0.10.12");
-        assert!(binary.describe().contains("not the pinned official artifact"), "{}", binary.describe());
+        assert!(
+            binary
+                .describe()
+                .contains("not the pinned official artifact"),
+            "{}",
+            binary.describe()
+        );
     }
 
     #[tokio::test]
     async fn another_version_another_program_and_a_plain_file_are_refused() {
         let other = refusal("#!/bin/sh\necho conduit 0.9.0\n", 0o755).await;
-        assert!(other.contains("it is version 0.9.0, this project pins 0.10.12"), "{other}");
+        assert!(
+            other.contains("it is version 0.9.0, this project pins 0.10.12"),
+            "{other}"
+        );
         let foreign = refusal("#!/bin/sh\necho GNU ls 9\n", 0o755).await;
-        assert!(foreign.contains("it is another program") && foreign.contains("GNU ls 9"), "{foreign}");
+        assert!(
+            foreign.contains("it is another program") && foreign.contains("GNU ls 9"),
+            "{foreign}"
+        );
         let plain = refusal("not a program", 0o644).await;
-        assert!(plain.contains("not an executable file") && plain.contains("hint: `chmod +x"), "{plain}");
+        assert!(
+            plain.contains("not an executable file") && plain.contains("hint: `chmod +x"),
+            "{plain}"
+        );
     }
 }

@@ -63,7 +63,11 @@ impl Host {
     /// Makes it; it boots once it knows its name server, see [`Host::resolve_through`].
     pub(crate) async fn make(world: Arc<Inner>, server_name: &str, needs: Needs) -> Result<Self> {
         let what = || format!("boot a host for `{server_name}`");
-        let image = if needs.synapse { Image::Synapse } else { Image::Host };
+        let image = if needs.synapse {
+            Image::Synapse
+        } else {
+            Image::Host
+        };
         image.require(&world.docker).await?;
         let part = format!("host-{server_name}");
         let volume = format!("{}-{server_name}", world.name);
@@ -74,12 +78,20 @@ impl Host {
                 ("o".to_owned(), format!("size={mib}m,mode=755")),
             ])
         });
-        world.docker.create_volume(&volume, world.labels.pairs(&part).into_iter().collect(), options).await?;
+        world
+            .docker
+            .create_volume(
+                &volume,
+                world.labels.pairs(&part).into_iter().collect(),
+                options,
+            )
+            .await?;
         let repository = std::fs::canonicalize(paths::repository()).or_harness(what)?;
         let ports = [80, 443, 8448, 3000];
-        let machine = ports
-            .iter()
-            .fold(GenericImage::new(image.repository(), &image.tag()), |machine, &port| machine.with_exposed_port(ContainerPort::Tcp(port)));
+        let machine = ports.iter().fold(
+            GenericImage::new(image.repository(), &image.tag()),
+            |machine, &port| machine.with_exposed_port(ContainerPort::Tcp(port)),
+        );
         let mut request = machine
             .with_cmd(["sh", "-c", WAIT_FOR_NAMES])
             .with_network(&world.network)
@@ -94,10 +106,19 @@ impl Host {
             // Everything under /opt on one volume: hard links and renames of directories work there, which they do
             // not across the layers of overlay2.
             .with_mount(Mount::volume_mount(&volume, "/opt"))
-            .with_mount(read_only(&repository.join("deploy"), &format!("{CHECKOUT}/deploy")))
-            .with_mount(read_only(&repository.join("fixtures"), &format!("{CHECKOUT}/fixtures")))
+            .with_mount(read_only(
+                &repository.join("deploy"),
+                &format!("{CHECKOUT}/deploy"),
+            ))
+            .with_mount(read_only(
+                &repository.join("fixtures"),
+                &format!("{CHECKOUT}/fixtures"),
+            ))
             // The whole trust of this machine is the lab's root.
-            .with_copy_to("/etc/ssl/certs/ca-certificates.crt", world.root.certificate.clone().into_bytes())
+            .with_copy_to(
+                "/etc/ssl/certs/ca-certificates.crt",
+                world.root.certificate.clone().into_bytes(),
+            )
             .with_host_config_modifier(move |config| {
                 // Docker would publish on all addresses; ours are for this machine only.
                 config.publish_all_ports = Some(false);
@@ -105,8 +126,10 @@ impl Host {
                     ports
                         .iter()
                         .map(|port| {
-                            let binding =
-                                PortBinding { host_ip: Some("127.0.0.1".to_owned()), host_port: Some(String::new()) };
+                            let binding = PortBinding {
+                                host_ip: Some("127.0.0.1".to_owned()),
+                                host_port: Some(String::new()),
+                            };
                             (format!("{port}/tcp"), Some(vec![binding]))
                         })
                         .collect(),
@@ -119,17 +142,33 @@ impl Host {
             request = request.with_mount(read_only(bundle, BUNDLE));
         }
         let container = request.start().await.or_environment(what)?;
-        let address = container.get_bridge_ip_address().await.or_environment(what)?.to_string();
+        let address = container
+            .get_bridge_ip_address()
+            .await
+            .or_environment(what)?
+            .to_string();
         let all = container.ports().await.or_environment(what)?;
         let published = |port: u16| {
             all.map_to_host_port_ipv4(ContainerPort::Tcp(port))
-                .ok_or_else(|| Failure::environment(format!("{}: port {port} is not published", what())))
+                .ok_or_else(|| {
+                    Failure::environment(format!("{}: port {port} is not published", what()))
+                })
         };
-        let ports =
-            Ports { http: published(80)?, https: published(443)?, federation: published(8448)?, gitea: published(3000)? };
+        let ports = Ports {
+            http: published(80)?,
+            https: published(443)?,
+            federation: published(8448)?,
+            gitea: published(3000)?,
+        };
         let id = container.id().to_owned();
         world.hold(container);
-        Ok(Self { world, container: id, server_name: server_name.to_owned(), address, ports })
+        Ok(Self {
+            world,
+            container: id,
+            server_name: server_name.to_owned(),
+            address,
+            ports,
+        })
     }
 
     /// Returns once systemd says `running`.
@@ -140,21 +179,36 @@ impl Host {
                       echo \"systemd says: $state\"; systemctl --failed --no-legend; cat /proc/1/cgroup; exit 1";
         let command = ["sh", "-c", script];
         let run = self.exec(&command);
-        let output = tokio::time::timeout(Duration::from_secs(60), run).await.map_err(|_| {
-            Failure::environment(format!("boot a host for `{}`: systemd is not up after 60 s", self.server_name))
-        })??;
+        let output = tokio::time::timeout(Duration::from_secs(60), run)
+            .await
+            .map_err(|_| {
+                Failure::environment(format!(
+                    "boot a host for `{}`: systemd is not up after 60 s",
+                    self.server_name
+                ))
+            })??;
         if output.exit == 0 {
             return Ok(());
         }
-        Err(Failure::environment(format!("boot a host for `{}`: systemd does not reach `running`", self.server_name))
-            .last_seen(format!("{}{}", output.stdout, output.stderr))
-            .because(format!("cgroups of this machine: {:?}\n{}", cgroup_mode(), cgroup_mounts())))
+        Err(Failure::environment(format!(
+            "boot a host for `{}`: systemd does not reach `running`",
+            self.server_name
+        ))
+        .last_seen(format!("{}{}", output.stdout, output.stderr))
+        .because(format!(
+            "cgroups of this machine: {:?}\n{}",
+            cgroup_mode(),
+            cgroup_mounts()
+        )))
     }
 
     /// Uses the lab's name server from now on, and boots. Written in place: docker mounts the file.
     pub(crate) async fn resolve_through(&self, address: &str) -> Result<()> {
         let line = format!("echo nameserver {address} > /etc/resolv.conf; : > /etc/lab-names");
-        self.exec(&["sh", "-c", &line]).await?.success("point a host to the lab's name server").map(|_| ())
+        self.exec(&["sh", "-c", &line])
+            .await?
+            .success("point a host to the lab's name server")
+            .map(|_| ())
     }
 
     /// The container's id.
@@ -164,12 +218,17 @@ impl Host {
 
     /// Runs a command as root and waits for its end.
     pub async fn exec(&self, command: &[&str]) -> Result<Output> {
-        self.world.docker.exec(self.container(), command, None).await
+        self.world
+            .docker
+            .exec(self.container(), command, None)
+            .await
     }
 
     /// Runs a line of shell that must succeed, and hands back what it printed.
     pub async fn shell(&self, line: &str) -> Result<String> {
-        self.exec(&["bash", "-c", line]).await?.success(&format!("run `{line}` on `{}`", self.server_name))
+        self.exec(&["bash", "-c", line])
+            .await?
+            .success(&format!("run `{line}` on `{}`", self.server_name))
     }
 
     /// Runs a line of shell and hands back what came of it.
@@ -179,12 +238,16 @@ impl Host {
 
     /// Writes a file.
     pub async fn write(&self, path: &str, mode: &str, content: &[u8]) -> Result<()> {
-        self.world.docker.write(self.container(), path, mode, content).await
+        self.world
+            .docker
+            .write(self.container(), path, mode, content)
+            .await
     }
 
     /// Copies a file of this machine, with its mode.
     pub async fn copy(&self, from: &Path, to: &str, mode: &str) -> Result<()> {
-        let content = std::fs::read(from).or_environment(|| format!("read `{}`", from.display()))?;
+        let content =
+            std::fs::read(from).or_environment(|| format!("read `{}`", from.display()))?;
         self.write(to, mode, &content).await
     }
 }
@@ -194,21 +257,38 @@ pub async fn collect_evidence(docker: &Docker, container: &str, directory: &Path
     let what = || format!("keep evidence in `{}`", directory.display());
     std::fs::create_dir_all(directory).or_environment(what)?;
     for (file, line) in [
-        ("journal.log", "journalctl --no-pager --output=short-precise"),
-        ("conduit.log", "journalctl --no-pager --output=short-precise --unit=conduit.service"),
-        ("caddy.log", "journalctl --no-pager --output=short-precise --unit=caddy.service"),
-        ("units.txt", "systemctl --no-pager list-units --all; systemctl --no-pager --failed"),
+        (
+            "journal.log",
+            "journalctl --no-pager --output=short-precise",
+        ),
+        (
+            "conduit.log",
+            "journalctl --no-pager --output=short-precise --unit=conduit.service",
+        ),
+        (
+            "caddy.log",
+            "journalctl --no-pager --output=short-precise --unit=caddy.service",
+        ),
+        (
+            "units.txt",
+            "systemctl --no-pager list-units --all; systemctl --no-pager --failed",
+        ),
         ("listeners.txt", "ss -ltnp"),
-        ("tree.txt", "ls -laR /opt/conduit | head -400; df -h /opt; head -50 /etc/caddy/Caddyfile /etc/caddy/conf.d/*"),
+        (
+            "tree.txt",
+            "ls -laR /opt/conduit | head -400; df -h /opt; head -50 /etc/caddy/Caddyfile /etc/caddy/conf.d/*",
+        ),
     ] {
         let output = docker.exec(container, &["bash", "-c", line], None).await?;
-        std::fs::write(directory.join(file), output.stdout + &output.stderr).or_environment(what)?;
+        std::fs::write(directory.join(file), output.stdout + &output.stderr)
+            .or_environment(what)?;
     }
     Ok(())
 }
 
 fn read_only(from: &Path, to: &str) -> Mount {
-    Mount::bind_mount(from.to_string_lossy(), to).with_access_mode(testcontainers::core::AccessMode::ReadOnly)
+    Mount::bind_mount(from.to_string_lossy(), to)
+        .with_access_mode(testcontainers::core::AccessMode::ReadOnly)
 }
 
 /// How the kernel of this machine groups processes. Probed, never assumed.

@@ -117,8 +117,10 @@ impl Image {
         if self.exists(docker).await {
             return Ok(());
         }
-        Err(Failure::environment(format!("find the image `{}`", self.reference()))
-            .hint("build it with `cargo fleet setup --yes`"))
+        Err(
+            Failure::environment(format!("find the image `{}`", self.reference()))
+                .hint("build it with `cargo fleet setup --yes`"),
+        )
     }
 
     /// Builds it unless it is here.
@@ -170,11 +172,32 @@ async fn pull_and_configure(task: &ui::Task) -> Result<()> {
          {CONFIGURE}",
         PACKAGES.join(" ")
     );
-    let arguments = ["run", "--name", &name, "--label", "fleet.run=build", BASE, "sh", "-c", &script];
+    let arguments = [
+        "run",
+        "--name",
+        &name,
+        "--label",
+        "fleet.run=build",
+        BASE,
+        "sh",
+        "-c",
+        &script,
+    ];
     let outcome = run(task, "docker", &arguments).await;
     let committed = match outcome {
         Ok(()) => {
-            run(task, "docker", &["commit", "--change", "CMD [\"/sbin/init\"]", &name, &Image::Host.reference()]).await
+            run(
+                task,
+                "docker",
+                &[
+                    "commit",
+                    "--change",
+                    "CMD [\"/sbin/init\"]",
+                    &name,
+                    &Image::Host.reference(),
+                ],
+            )
+            .await
         }
         Err(failure) => Err(failure),
     };
@@ -185,8 +208,10 @@ async fn pull_and_configure(task: &ui::Task) -> Result<()> {
 async fn debootstrap(task: &ui::Task) -> Result<()> {
     let what = "build a Debian root with debootstrap";
     if !is_root() {
-        return Err(Failure::environment(format!("{what}: no image registry answers, and debootstrap needs root"))
-            .hint("run `cargo fleet setup --yes` once as root; afterwards nothing needs root"));
+        return Err(Failure::environment(format!(
+            "{what}: no image registry answers, and debootstrap needs root"
+        ))
+        .hint("run `cargo fleet setup --yes` once as root; afterwards nothing needs root"));
     }
     let mirror = mirror().await?;
     let directory = tempfile::Builder::new()
@@ -196,7 +221,12 @@ async fn debootstrap(task: &ui::Task) -> Result<()> {
     let root = directory.path().join("root");
     let root_text = root.to_string_lossy().into_owned();
     let include = format!("--include={}", PACKAGES.join(","));
-    run(task, "debootstrap", &["--variant=minbase", &include, RELEASE, &root_text, &mirror]).await?;
+    run(
+        task,
+        "debootstrap",
+        &["--variant=minbase", &include, RELEASE, &root_text, &mirror],
+    )
+    .await?;
     run(task, "chroot", &[&root_text, "sh", "-c", CONFIGURE]).await?;
     import(&root, &Image::Host.reference()).await
 }
@@ -208,7 +238,12 @@ async fn mirror() -> Result<String> {
     }
     let what = || "ask apt for this machine's Debian mirror".to_owned();
     let listed = Command::new("apt-get")
-        .args(["indextargets", "--format", "$(SITE) $(RELEASE)", "Created-By: Packages"])
+        .args([
+            "indextargets",
+            "--format",
+            "$(SITE) $(RELEASE)",
+            "Created-By: Packages",
+        ])
         .output()
         .await
         .or_environment(what)?;
@@ -263,25 +298,69 @@ async fn build_synapse(task: &ui::Task) -> Result<()> {
     let target = directory.path().join("synapse");
     let target_text = target.to_string_lossy().into_owned();
     let platform = |glibc: &str| format!("--platform={glibc}_{}", std::env::consts::ARCH);
-    let (new, old, older) = (platform("manylinux_2_28"), platform("manylinux_2_17"), platform("manylinux2014"));
+    let (new, old, older) = (
+        platform("manylinux_2_28"),
+        platform("manylinux_2_17"),
+        platform("manylinux2014"),
+    );
     // The interpreter is Debian 12's, whatever this machine's own is: hence the explicit version and platforms.
     let arguments = [
-        "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile", "--only-binary=:all:",
-        "--python-version=3.11", "--implementation=cp", "--abi=cp311", "--abi=abi3", "--abi=none", &new, &old, &older,
-        "--target", &target_text, SYNAPSE,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-compile",
+        "--only-binary=:all:",
+        "--python-version=3.11",
+        "--implementation=cp",
+        "--abi=cp311",
+        "--abi=abi3",
+        "--abi=none",
+        &new,
+        &old,
+        &older,
+        "--target",
+        &target_text,
+        SYNAPSE,
     ];
     run(task, "python3", &arguments).await?;
     let name = format!("fleet-build-{}", std::process::id());
     let reference = Image::Host.reference();
     // Compiled here, by the interpreter that will run it: otherwise every start would do it again.
     let compile = ["python3", "-m", "compileall", "-q", "-j2", SYNAPSE_PATH];
-    let create = ["create", "--name", &name, "--label", "fleet.run=build", "--network", "none", &reference];
+    let create = [
+        "create",
+        "--name",
+        &name,
+        "--label",
+        "fleet.run=build",
+        "--network",
+        "none",
+        &reference,
+    ];
     run(task, "docker", &[&create[..], &compile[..]].concat()).await?;
     let copied = async {
-        run(task, "docker", &["cp", &target_text, &format!("{name}:{SYNAPSE_PATH}")]).await?;
+        run(
+            task,
+            "docker",
+            &["cp", &target_text, &format!("{name}:{SYNAPSE_PATH}")],
+        )
+        .await?;
         run(task, "docker", &["start", "--attach", &name]).await?;
         let change = "CMD [\"/sbin/init\"]";
-        run(task, "docker", &["commit", "--change", change, &name, &Image::Synapse.reference()]).await
+        run(
+            task,
+            "docker",
+            &[
+                "commit",
+                "--change",
+                change,
+                &name,
+                &Image::Synapse.reference(),
+            ],
+        )
+        .await
     }
     .await;
     run(task, "docker", &["rm", "--force", &name]).await?;
@@ -290,7 +369,12 @@ async fn build_synapse(task: &ui::Task) -> Result<()> {
 
 /// Runs a program, shows its last line as it goes, and keeps the tail of its output for the failure.
 async fn run(task: &ui::Task, program: &str, arguments: &[&str]) -> Result<()> {
-    let what = || format!("run `{program} {}`", arguments.first().copied().unwrap_or_default());
+    let what = || {
+        format!(
+            "run `{program} {}`",
+            arguments.first().copied().unwrap_or_default()
+        )
+    };
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
@@ -330,5 +414,6 @@ async fn run(task: &ui::Task, program: &str, arguments: &[&str]) -> Result<()> {
 
 /// Whether we are root.
 pub fn is_root() -> bool {
-    std::fs::metadata("/proc/self").is_ok_and(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata) == 0)
+    std::fs::metadata("/proc/self")
+        .is_ok_and(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata) == 0)
 }

@@ -1,13 +1,13 @@
 //! The `fleet` command line.
 
 use clap::{Args, Parser, Subcommand};
+use harness::Exit;
 use harness::failure::{Failure, OrBlame, Result};
 use harness::host::Needs;
 use harness::report::{Report, point_latest_to};
 use harness::runbook::Runbook;
 use harness::world::{self, Options, World};
 use harness::{docker::Docker, homeserver, operator, paths, rehearse, scenario, setup, tools, ui};
-use harness::Exit;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
@@ -58,6 +58,8 @@ enum Verb {
         #[arg(long)]
         scenarios: bool,
     },
+    /// Measure the figures that the README names, as series with their spread
+    Measure(Measure),
     /// Remove what dead runs left behind, by label and nothing else
     Clean {
         /// Also what was kept on purpose and what runs right now
@@ -163,12 +165,29 @@ struct Follow {
     bare: bool,
 }
 
+#[derive(Args)]
+struct Measure {
+    /// `site`: from nothing to a site that answers over TLS; `backup`: how long a backup keeps clients waiting
+    #[arg(value_parser = ["site", "backup"])]
+    what: String,
+    #[command(flatten)]
+    server: Server,
+    /// How many readings
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    times: u32,
+    /// The least size of the data directory that is backed up, in mebibytes
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=20_480))]
+    mib: u32,
+}
+
 fn parse_seed(text: &str) -> std::result::Result<u64, String> {
     u64::from_str_radix(text, 16).map_err(|_| "a seed is a hexadecimal number".to_owned())
 }
 
 fn parse_variable(text: &str) -> std::result::Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not of the form NAME=VALUE"))?;
+    let (name, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("`{text}` is not of the form NAME=VALUE"))?;
     Ok((name.to_owned(), value.to_owned()))
 }
 
@@ -200,7 +219,11 @@ async fn run(verb: Verb) -> Result<Exit> {
         Verb::Plan(arguments) => plan(&arguments),
         Verb::Follow(arguments) => follow(&arguments).await,
         Verb::Bundle { directory, server } => bundle(&directory, &server).await,
-        Verb::Report { directory, scenarios } => report(directory, scenarios),
+        Verb::Report {
+            directory,
+            scenarios,
+        } => report(directory, scenarios),
+        Verb::Measure(arguments) => measure(&arguments).await,
         Verb::Clean { all } => clean(all).await,
     }
 }
@@ -214,7 +237,9 @@ async fn rehearse_all(arguments: &Rehearse) -> Result<Exit> {
     }
     match &conduit {
         Some(conduit) => ui::say(format!("rehearsing {}", conduit.describe())),
-        None => ui::say("there is no Conduit: the scripts are rehearsed on the stand-in, the manifest on Synapse"),
+        None => ui::say(
+            "there is no Conduit: the scripts are rehearsed on the stand-in, the manifest on Synapse",
+        ),
     }
     let mut exit = Exit::Ok;
     for _ in 0..arguments.times {
@@ -228,7 +253,11 @@ async fn rehearse_all(arguments: &Rehearse) -> Result<Exit> {
 
 async fn rehearse_once(arguments: &Rehearse, conduit: Option<&homeserver::Binary>) -> Result<Exit> {
     let run = world::new_run_directory()?;
-    let options = Options { seed: arguments.vary.seed, keep: arguments.vary.keep, run: Some(run.clone()) };
+    let options = Options {
+        seed: arguments.vary.seed,
+        keep: arguments.vary.keep,
+        run: Some(run.clone()),
+    };
     let began = std::time::Instant::now();
     let mut report = rehearse::rehearse(conduit, options).await?;
     report.figure("whole rehearsal", began.elapsed().as_secs_f64(), "s");
@@ -237,9 +266,15 @@ async fn rehearse_once(arguments: &Rehearse, conduit: Option<&homeserver::Binary
     report.write(arguments.report_dir.as_deref().unwrap_or(&run))?;
     point_latest_to(&run)?;
     ui::show(report.lines())?;
-    ui::say(format!("report: {}", arguments.report_dir.as_deref().unwrap_or(&run).display()));
+    ui::say(format!(
+        "report: {}",
+        arguments.report_dir.as_deref().unwrap_or(&run).display()
+    ));
     if exit != Exit::Ok {
-        ui::say(format!("again: cargo fleet rehearse --seed {}", report.seed));
+        ui::say(format!(
+            "again: cargo fleet rehearse --seed {}",
+            report.seed
+        ));
     }
     Ok(exit)
 }
@@ -257,59 +292,103 @@ async fn test(arguments: &Test) -> Result<Exit> {
     }
     // What earlier runs noted says nothing about this one.
     if scenario::notes().exists() {
-        std::fs::remove_dir_all(scenario::notes()).or_environment(|| "forget the notes of earlier runs".to_owned())?;
+        std::fs::remove_dir_all(scenario::notes())
+            .or_environment(|| "forget the notes of earlier runs".to_owned())?;
     }
-    let mut cargo = tokio::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(paths::repository()).args(["test", "--workspace"]).args(&arguments.arguments).stdin(Stdio::null());
+    let mut cargo =
+        tokio::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .current_dir(paths::repository())
+        .args(["test", "--workspace"])
+        .args(&arguments.arguments)
+        .stdin(Stdio::null());
     if let Some(conduit) = &conduit {
         cargo.env("CONDUIT_BIN", &conduit.path);
     }
     if arguments.require.require.is_some() {
         cargo.env("FLEET_REQUIRE", "conduit");
     }
-    let status = cargo.status().await.or_environment(|| "run `cargo test`".to_owned())?;
-    let report = Report { claims: scenario::noted()?, ..Report::default() };
+    let status = cargo
+        .status()
+        .await
+        .or_environment(|| "run `cargo test`".to_owned())?;
+    let report = Report {
+        claims: scenario::noted()?,
+        ..Report::default()
+    };
     ui::show(format!("\n{}", report.lines()))?;
     if status.success() {
         return Ok(Exit::Ok);
     }
     // A failing test that noted no claim is a unit test: ours.
     let exit = report.exit(arguments.require.require.is_some());
-    Ok(if exit == Exit::Ok { Exit::Harness } else { exit })
+    Ok(if exit == Exit::Ok {
+        Exit::Harness
+    } else {
+        exit
+    })
 }
 
 async fn doctor(server: &Server) -> Result<Exit> {
     let findings = setup::examine(server.conduit.as_deref()).await;
     for finding in &findings {
-        ui::show(format!("{}  {:<8} {}\n", if finding.fit { "ok  " } else { "FAIL" }, finding.subject, finding.seen))?;
+        ui::show(format!(
+            "{}  {:<8} {}\n",
+            if finding.fit { "ok  " } else { "FAIL" },
+            finding.subject,
+            finding.seen
+        ))?;
     }
     for hint in findings.iter().filter_map(|finding| finding.hint.as_ref()) {
         ui::show(format!("hint: {hint}\n"))?;
     }
-    Ok(if findings.iter().all(|finding| finding.fit) { Exit::Ok } else { Exit::Environment })
+    Ok(if findings.iter().all(|finding| finding.fit) {
+        Exit::Ok
+    } else {
+        Exit::Environment
+    })
 }
 
 async fn up(arguments: &Up) -> Result<Exit> {
     let conduit = setup::provide_conduit(arguments.server.conduit.as_deref())
         .await?
-        .ok_or_else(|| Failure::environment("bring a site up: there is no Conduit").hint("give one with `--conduit PATH`"))?;
-    let world = World::open(Options { keep: true, ..Options::default() }).await?;
+        .ok_or_else(|| {
+            Failure::environment("bring a site up: there is no Conduit")
+                .hint("give one with `--conduit PATH`")
+        })?;
+    let world = World::open(Options {
+        keep: true,
+        ..Options::default()
+    })
+    .await?;
     world::remember_kept(world.name(), &format!("site {}", arguments.server_name))?;
     let site = world.site(&arguments.server_name, &conduit).await?;
     site.follow("bootstrap.md", &[]).await?;
     let root = world.run().join("root.crt");
-    std::fs::write(&root, world.root_certificate()).or_environment(|| format!("write `{}`", root.display()))?;
+    std::fs::write(&root, world.root_certificate())
+        .or_environment(|| format!("write `{}`", root.display()))?;
     let (name, base, port) = (&site.name, site.base_url(), site.host.ports.https);
     ui::show(format!("site       {name} on {}\n", site.server))?;
     ui::show(format!("world      {}\n", world.name()))?;
     ui::show(format!("client     {base} (on 127.0.0.1:{port})\n"))?;
     ui::show(format!("authority  {}\n", root.display()))?;
-    ui::show(format!("shell      docker exec -it {} bash\n", &site.host.container()[..12]))?;
-    for account in site.host.shell("cd /opt/conduit/secrets && grep -H . *.password").await?.lines() {
+    ui::show(format!(
+        "shell      docker exec -it {} bash\n",
+        &site.host.container()[..12]
+    ))?;
+    for account in site
+        .host
+        .shell("cd /opt/conduit/secrets && grep -H . *.password")
+        .await?
+        .lines()
+    {
         let (user, password) = account.split_once(".password:").unwrap_or((account, ""));
         ui::show(format!("account    @{user}:{name}  {password}\n"))?;
     }
-    ui::show(format!("try        curl --cacert {} --resolve matrix.{name}:443:127.0.0.1 --connect-to ::127.0.0.1:{port} \\\n", root.display()))?;
+    ui::show(format!(
+        "try        curl --cacert {} --resolve matrix.{name}:443:127.0.0.1 --connect-to ::127.0.0.1:{port} \\\n",
+        root.display()
+    ))?;
     ui::show(format!("             {base}/_matrix/client/versions\n"))?;
     ui::show(format!("remove     cargo fleet down {}\n", world.name()))?;
     Ok(Exit::Ok)
@@ -321,16 +400,27 @@ async fn down(world: Option<&str>) -> Result<Exit> {
     let chosen: Vec<_> = match world {
         Some(world) if kept.iter().any(|kept| kept == world) => vec![world.to_owned()],
         Some(world) => {
-            return Err(Failure::environment(format!("remove the world `{world}`: none of that name is kept"))
-                .last_seen(if kept.is_empty() { "no world is kept".to_owned() } else { kept.join("\n") })
-                .hint("without a name `cargo fleet down` removes all that are kept"));
+            return Err(Failure::environment(format!(
+                "remove the world `{world}`: none of that name is kept"
+            ))
+            .last_seen(if kept.is_empty() {
+                "no world is kept".to_owned()
+            } else {
+                kept.join("\n")
+            })
+            .hint("without a name `cargo fleet down` removes all that are kept"));
         }
         None => kept,
     };
     for world in chosen {
-        let removed = docker.remove_labelled(&format!("{}={world}", harness::docker::WORLD_LABEL)).await?;
+        let removed = docker
+            .remove_labelled(&format!("{}={world}", harness::docker::WORLD_LABEL))
+            .await?;
         world::forget_kept(&world);
-        ui::show(format!("removed {world}: {} containers, {} networks, {} volumes\n", removed.containers, removed.networks, removed.volumes))?;
+        ui::show(format!(
+            "removed {world}: {} containers, {} networks, {} volumes\n",
+            removed.containers, removed.networks, removed.volumes
+        ))?;
     }
     Ok(Exit::Ok)
 }
@@ -338,7 +428,11 @@ async fn down(world: Option<&str>) -> Result<Exit> {
 /// `install.md` is the one under deploy/runbooks/, `./install.md` the one here.
 fn locate(runbook: &Path) -> PathBuf {
     let ours = paths::runbooks().join(runbook);
-    if runbook.components().count() == 1 && !runbook.exists() && ours.exists() { ours } else { runbook.to_owned() }
+    if runbook.components().count() == 1 && !runbook.exists() && ours.exists() {
+        ours
+    } else {
+        runbook.to_owned()
+    }
 }
 
 /// Reads a runbook; where there is none of that name, says which there are.
@@ -380,7 +474,10 @@ async fn follow(arguments: &Follow) -> Result<Exit> {
     let before: Vec<PathBuf> = if arguments.bare {
         Vec::new()
     } else if arguments.after.is_empty() {
-        needed_by(&path).iter().map(|name| locate(Path::new(name))).collect()
+        needed_by(&path)
+            .iter()
+            .map(|name| locate(Path::new(name)))
+            .collect()
     } else {
         arguments.after.iter().map(|path| locate(path)).collect()
     };
@@ -392,21 +489,37 @@ async fn follow(arguments: &Follow) -> Result<Exit> {
         None => tools::standin().await?,
     };
     ui::say(format!("with {}", conduit.describe()));
-    let world = World::open(Options { seed: arguments.vary.seed, keep: arguments.vary.keep, run: None }).await?;
+    let world = World::open(Options {
+        seed: arguments.vary.seed,
+        keep: arguments.vary.keep,
+        run: None,
+    })
+    .await?;
     if arguments.vary.keep {
         world::remember_kept(world.name(), "follow")?;
     }
-    let server_name = given.get("SERVER_NAME").map_or(harness::authority::PRODUCTION_NAME, String::as_str);
-    let needs = Needs { bundle: Some(tools::bundle(&conduit).await?), ..Needs::default() };
+    let server_name = given
+        .get("SERVER_NAME")
+        .map_or(harness::authority::PRODUCTION_NAME, String::as_str);
+    let needs = Needs {
+        bundle: Some(tools::bundle(&conduit).await?),
+        ..Needs::default()
+    };
     let host = world.host_with(server_name, needs).await?;
     let mut results = BTreeMap::new();
     for earlier in &before {
-        let known = results.iter().chain(&given).map(|(name, value)| (name.clone(), value.clone())).collect();
+        let known = results
+            .iter()
+            .chain(&given)
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
         results.extend(follow_one(&world, &host, earlier, &known).await?);
     }
     if before.iter().any(|earlier| earlier.ends_with("backup.md")) {
         // The host that made the backup still has the data that it is a backup of.
-        given.entry("EXISTING_DATA".to_owned()).or_insert_with(|| "--replace".to_owned());
+        given
+            .entry("EXISTING_DATA".to_owned())
+            .or_insert_with(|| "--replace".to_owned());
     }
     results.extend(given);
     let outcome = follow_one(&world, &host, &path, &results).await;
@@ -418,22 +531,39 @@ async fn follow(arguments: &Follow) -> Result<Exit> {
     for (name, value) in outcome? {
         ui::show(format!("{name}={value}\n"))?;
     }
-    ui::say(format!("transcripts: {}", world.run().join("transcripts").display()));
+    ui::say(format!(
+        "transcripts: {}",
+        world.run().join("transcripts").display()
+    ));
     world.close().await?;
     Ok(Exit::Ok)
 }
 
 /// Reads every runbook, and plans the last one with what is given and with whatever the earlier ones hand out.
-fn judge_before_following(path: &Path, before: &[PathBuf], given: &BTreeMap<String, String>) -> Result<()> {
+fn judge_before_following(
+    path: &Path,
+    before: &[PathBuf],
+    given: &BTreeMap<String, String>,
+) -> Result<()> {
     let runbook = read(path)?;
-    let declares = |name: &str| runbook.variables().iter().any(|variable| variable.name == name);
+    let declares = |name: &str| {
+        runbook
+            .variables()
+            .iter()
+            .any(|variable| variable.name == name)
+    };
     // The lab names the host after it, whether or not the runbook asks for it.
-    let mut known: BTreeMap<_, _> =
-        given.iter().filter(|(name, _)| *name != "SERVER_NAME" || declares(name)).map(|(n, v)| (n.clone(), v.clone())).collect();
+    let mut known: BTreeMap<_, _> = given
+        .iter()
+        .filter(|(name, _)| *name != "SERVER_NAME" || declares(name))
+        .map(|(n, v)| (n.clone(), v.clone()))
+        .collect();
     for earlier in before {
         for result in read(earlier)?.results() {
             if declares(&result.name) {
-                known.entry(result.name.clone()).or_insert_with(|| format!("(from {})", earlier.display()));
+                known
+                    .entry(result.name.clone())
+                    .or_insert_with(|| format!("(from {})", earlier.display()));
             }
         }
     }
@@ -451,9 +581,17 @@ async fn follow_one(
     let wanted: Vec<_> = runbook
         .variables()
         .iter()
-        .filter_map(|variable| given.get(&variable.name).map(|value| (variable.name.as_str(), value.as_str())))
+        .filter_map(|variable| {
+            given
+                .get(&variable.name)
+                .map(|value| (variable.name.as_str(), value.as_str()))
+        })
         .collect();
-    let step = world.recorder().begin(format!("follow {} on {}", path.file_name().unwrap_or_default().display(), host.server_name));
+    let step = world.recorder().begin(format!(
+        "follow {} on {}",
+        path.file_name().unwrap_or_default().display(),
+        host.server_name
+    ));
     let followed = host.follow_file(path, &wanted, &step).await?;
     step.done();
     ui::show(format!("{}\n", followed.transcript))?;
@@ -463,11 +601,17 @@ async fn follow_one(
 async fn bundle(directory: &Path, server: &Server) -> Result<Exit> {
     let conduit = setup::provide_conduit(server.conduit.as_deref())
         .await?
-        .ok_or_else(|| Failure::environment("make a bundle: there is no Conduit").hint("give one with `--conduit PATH`"))?;
+        .ok_or_else(|| {
+            Failure::environment("make a bundle: there is no Conduit")
+                .hint("give one with `--conduit PATH`")
+        })?;
     let made = tools::bundle(&conduit).await?;
     let what = || format!("write the bundle to `{}`", directory.display());
     if directory.exists() {
-        return Err(Failure::environment(format!("{}: it exists already", what())).hint("name a directory that does not exist"));
+        return Err(
+            Failure::environment(format!("{}: it exists already", what()))
+                .hint("name a directory that does not exist"),
+        );
     }
     std::fs::create_dir_all(directory).or_environment(what)?;
     for name in ["conduit", "fleet-bootstrap", "SHA256SUMS"] {
@@ -482,15 +626,38 @@ fn report(directory: Option<PathBuf>, scenarios: bool) -> Result<Exit> {
         let claims = scenario::noted()?;
         // Nothing observed must not read as nothing wrong.
         if claims.is_empty() {
-            return Err(Failure::environment("report the scenarios: no scenario has noted a claim")
-                .hint("`cargo fleet test --yes` runs them"));
+            return Err(Failure::environment(
+                "report the scenarios: no scenario has noted a claim",
+            )
+            .hint("`cargo fleet test --yes` runs them"));
         }
-        Report { claims, ..Report::default() }
+        Report {
+            claims,
+            ..Report::default()
+        }
     } else {
         Report::read(&directory.unwrap_or_else(|| paths::runs().join("latest")))?
     };
     ui::show(report.lines())?;
     Ok(report.exit(false))
+}
+
+async fn measure(arguments: &Measure) -> Result<Exit> {
+    let conduit = setup::provide_conduit(arguments.server.conduit.as_deref())
+        .await?
+        .ok_or_else(|| {
+            Failure::environment("measure: there is no Conduit")
+                .hint("give one with `--conduit PATH`")
+        })?;
+    ui::say(format!("measuring {}", conduit.describe()));
+    let series = match arguments.what.as_str() {
+        "site" => harness::measure::site(&conduit, arguments.times).await?,
+        _ => harness::measure::backup(&conduit, arguments.mib as usize, arguments.times).await?,
+    };
+    for series in series {
+        ui::show(format!("{series}\n"))?;
+    }
+    Ok(Exit::Ok)
 }
 
 async fn clean(all: bool) -> Result<Exit> {
@@ -503,6 +670,9 @@ async fn clean(all: bool) -> Result<Exit> {
     } else {
         world::sweep_leftovers(&docker).await?
     };
-    ui::show(format!("removed {} containers, {} networks, {} volumes\n", removed.containers, removed.networks, removed.volumes))?;
+    ui::show(format!(
+        "removed {} containers, {} networks, {} volumes\n",
+        removed.containers, removed.networks, removed.volumes
+    ))?;
     Ok(Exit::Ok)
 }

@@ -20,7 +20,10 @@ pub struct Series {
 impl Series {
     /// No readings yet.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), seconds: Vec::new() }
+        Self {
+            name: name.into(),
+            seconds: Vec::new(),
+        }
     }
 
     /// Adds a reading.
@@ -48,9 +51,17 @@ impl fmt::Display for Series {
             return write!(f, "{}: no readings", self.name);
         };
         let least = self.seconds.iter().copied().fold(f64::INFINITY, f64::min);
-        let most = self.seconds.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let most = self
+            .seconds
+            .iter()
+            .copied()
+            .fold(f64::NEG_INFINITY, f64::max);
         let count = self.seconds.len();
-        write!(f, "{}: median {median:.2} s, from {least:.2} to {most:.2} s, {count} runs", self.name)?;
+        write!(
+            f,
+            "{}: median {median:.2} s, from {least:.2} to {most:.2} s, {count} runs",
+            self.name
+        )?;
         if count < 5 {
             write!(f, " (fewer than 5 runs: do not rely on it)")?;
         }
@@ -71,14 +82,22 @@ pub async fn site(conduit: &Binary, times: u32) -> Result<Vec<Series>> {
     for _ in 0..times {
         let began = Instant::now();
         let world = World::open(Options::default()).await?;
-        let needs = Needs { bundle: Some(bundle.clone()), ..Needs::default() };
+        let needs = Needs {
+            bundle: Some(bundle.clone()),
+            ..Needs::default()
+        };
         let host = world.host_with(PRODUCTION_NAME, needs).await?;
         let boot = began.elapsed();
         let http = world.http()?;
         let poll = async {
             let url = format!("https://matrix.{PRODUCTION_NAME}/_matrix/client/versions");
             loop {
-                if http.get(&url).send().await.is_ok_and(|answer| answer.status().is_success()) {
+                if http
+                    .get(&url)
+                    .send()
+                    .await
+                    .is_ok_and(|answer| answer.status().is_success())
+                {
                     return began.elapsed();
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -89,9 +108,13 @@ pub async fn site(conduit: &Binary, times: u32) -> Result<Vec<Series>> {
             Ok::<_, Failure>((site, began.elapsed()))
         };
         // The runbook ends only after the API has answered over TLS, so that the poll cannot outlive it.
-        let (first, installed) = tokio::join!(tokio::time::timeout(Duration::from_secs(120), poll), install);
+        let (first, installed) = tokio::join!(
+            tokio::time::timeout(Duration::from_secs(120), poll),
+            install
+        );
         let (_, end) = installed?;
-        let first = first.map_err(|_| Failure::harness("measure the first answer: there was none in 120 s"))?;
+        let first = first
+            .map_err(|_| Failure::harness("measure the first answer: there was none in 120 s"))?;
         booted.push(boot);
         answered.push(first);
         followed.push(end);
@@ -115,11 +138,16 @@ pub async fn backup(conduit: &Binary, mib: usize, times: u32) -> Result<Vec<Seri
     let files = mib.div_ceil(FILE_MIB);
     for number in 0..files {
         let content = fixtures::media::pseudo_random(number as u64 + 1, FILE_MIB << 20);
-        fleet.clients[1].upload(&content, "application/octet-stream").await?;
+        fleet.clients[1]
+            .upload(&content, "application/octet-stream")
+            .await?;
         task.parts(number as u64 + 1, files as u64);
     }
     task.end("done");
-    let size = site.host.shell("du -sm /opt/conduit/data | cut -f1").await?;
+    let size = site
+        .host
+        .shell("du -sm /opt/conduit/data | cut -f1")
+        .await?;
     ui::say(format!("  data directory: {size} MiB"));
     let mut restart = Series::new("client API away during `systemctl restart conduit`");
     let mut away = Series::new(format!("client API away during a backup of {size} MiB"));

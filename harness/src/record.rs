@@ -22,17 +22,28 @@ struct Step {
 impl Recorder {
     /// Nothing happened yet.
     pub fn new() -> Self {
-        Self { began: Instant::now(), steps: Arc::default() }
+        Self {
+            began: Instant::now(),
+            steps: Arc::default(),
+        }
     }
 
     /// Begins a step; it counts as broken off unless it is declared done.
     pub fn begin(&self, what: impl Into<String>) -> Open {
         let what = what.into();
         let mut steps = self.lock();
-        steps.push(Step { what: what.clone(), began: self.began.elapsed(), took: None });
+        steps.push(Step {
+            what: what.clone(),
+            began: self.began.elapsed(),
+            took: None,
+        });
         let index = steps.len() - 1;
         drop(steps);
-        Open { recorder: self.clone(), index, task: Some(ui::Task::begin(1, what)) }
+        Open {
+            recorder: self.clone(),
+            index,
+            task: Some(ui::Task::begin(1, what)),
+        }
     }
 
     /// What happened, as the tree that a failure prints. The step that broke off is pointed out.
@@ -42,15 +53,26 @@ impl Recorder {
         for (index, step) in steps.iter().enumerate() {
             let (took, mark) = match step.took {
                 Some(took) => (took, ""),
-                None => (self.began.elapsed().saturating_sub(step.began), "  <-- broke off here"),
+                None => (
+                    self.began.elapsed().saturating_sub(step.began),
+                    "  <-- broke off here",
+                ),
             };
-            let _ = writeln!(text, "  ├── {:>2} {:<60} {:>6.1}s{mark}", index + 1, step.what, took.as_secs_f64());
+            let _ = writeln!(
+                text,
+                "  ├── {:>2} {:<60} {:>6.1}s{mark}",
+                index + 1,
+                step.what,
+                took.as_secs_f64()
+            );
         }
         text
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Step>> {
-        self.steps.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.steps
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -100,7 +122,13 @@ mod tests {
         drop(recorder.begin("follow install.md"));
         let tree = recorder.tree();
         let lines: Vec<_> = tree.lines().collect();
-        assert!(lines[0].contains(" 1 boot a host") && !lines[0].contains("<--"), "{tree}");
-        assert!(lines[1].contains(" 2 follow install.md") && lines[1].contains("<-- broke off here"), "{tree}");
+        assert!(
+            lines[0].contains(" 1 boot a host") && !lines[0].contains("<--"),
+            "{tree}"
+        );
+        assert!(
+            lines[1].contains(" 2 follow install.md") && lines[1].contains("<-- broke off here"),
+            "{tree}"
+        );
     }
 }

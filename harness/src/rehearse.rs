@@ -34,8 +34,16 @@ pub const RESTORED: &str = "a restored site is the site its users left";
 pub const CLOSED_LAB: &str = "no packet left the lab";
 
 /// Every claim of a rehearsal, in the order in which they are put.
-pub const CLAIMS: [&str; 8] =
-    [INSTALLED, CLOSED, BOOTSTRAPPED, BOOTSTRAPPED_ONCE, BACKED_UP, NOT_REBORN, RESTORED, CLOSED_LAB];
+pub const CLAIMS: [&str; 8] = [
+    INSTALLED,
+    CLOSED,
+    BOOTSTRAPPED,
+    BOOTSTRAPPED_ONCE,
+    BACKED_UP,
+    NOT_REBORN,
+    RESTORED,
+    CLOSED_LAB,
+];
 
 /// The accounts that the manifest declares and whose sessions the fingerprint is taken with.
 const CAST: [&str; 4] = ["admin", "alexander", "ezra", "timmy"];
@@ -46,7 +54,10 @@ const CAST: [&str; 4] = ["admin", "alexander", "ezra", "timmy"];
 /// Only what keeps the rehearsal from beginning; everything later is part of the report.
 pub async fn rehearse(conduit: Option<&Binary>, options: Options) -> Result<Report> {
     let world = World::open(options).await?;
-    let mut report = Report { seed: format!("{:x}", world.seed()), ..Report::default() };
+    let mut report = Report {
+        seed: format!("{:x}", world.seed()),
+        ..Report::default()
+    };
     let reached = match conduit {
         Some(conduit) => with_conduit(&world, conduit, &mut report).await,
         None => without_conduit(&world, &mut report).await,
@@ -62,9 +73,16 @@ pub async fn rehearse(conduit: Option<&Binary>, options: Options) -> Result<Repo
             Ok(()) => ui::say(format!("evidence: {}", evidence.display())),
             Err(failure) => ui::say(failure.to_string()),
         }
-        let put: BTreeSet<_> = report.claims.iter().map(|claim| claim.name.clone()).collect();
+        let put: BTreeSet<_> = report
+            .claims
+            .iter()
+            .map(|claim| claim.name.clone())
+            .collect();
         for name in CLAIMS.into_iter().filter(|&name| !put.contains(name)) {
-            report.not_put(name, &format!("not reached: `{after}` did not hold before it"));
+            report.not_put(
+                name,
+                &format!("not reached: `{after}` did not hold before it"),
+            );
         }
     }
     world.close().await?;
@@ -73,10 +91,16 @@ pub async fn rehearse(conduit: Option<&Binary>, options: Options) -> Result<Repo
 
 async fn with_conduit(world: &World, conduit: &Binary, report: &mut Report) -> Result<(), Reached> {
     let server = &conduit.server;
-    let site = report.put(INSTALLED, server, installed(world, conduit)).await?;
+    let site = report
+        .put(INSTALLED, server, installed(world, conduit))
+        .await?;
     report.put(CLOSED, server, registers_nobody(&site)).await?;
-    report.put(BOOTSTRAPPED, server, bootstrapped(&site)).await?;
-    report.put(BOOTSTRAPPED_ONCE, server, bootstrap_sends_nothing(&site)).await?;
+    report
+        .put(BOOTSTRAPPED, server, bootstrapped(&site))
+        .await?;
+    report
+        .put(BOOTSTRAPPED_ONCE, server, bootstrap_sends_nothing(&site))
+        .await?;
     let (snapshot, fleet, before) = report
         .put(BACKED_UP, server, async {
             let fleet = Fleet::settle(&site).await?;
@@ -84,7 +108,11 @@ async fn with_conduit(world: &World, conduit: &Binary, report: &mut Report) -> R
             Ok((backed_up(&site).await?, fleet, before))
         })
         .await?;
-    report.figure("client API away during the backup", snapshot.away.as_secs_f64(), "s");
+    report.figure(
+        "client API away during the backup",
+        snapshot.away.as_secs_f64(),
+        "s",
+    );
     report.put(NOT_REBORN, server, not_reborn(&site)).await?;
     report
         .put(RESTORED, server, async {
@@ -97,18 +125,28 @@ async fn with_conduit(world: &World, conduit: &Binary, report: &mut Report) -> R
 
 /// Where there is no Conduit, the scripts are rehearsed on the stand-in and the manifest on Synapse.
 async fn without_conduit(world: &World, report: &mut Report) -> Result<(), Reached> {
-    let nowhere = Server { name: "conduit-standin".to_owned(), version: "unknown".to_owned() };
+    let nowhere = Server {
+        name: "conduit-standin".to_owned(),
+        version: "unknown".to_owned(),
+    };
     let standin = match tools::standin().await {
         Ok(standin) => standin,
         Err(failure) => {
-            report.put(INSTALLED, &nowhere, async { Err::<(), _>(failure) }).await?;
+            report
+                .put(INSTALLED, &nowhere, async { Err::<(), _>(failure) })
+                .await?;
             return Ok(());
         }
     };
     let server = &standin.server;
-    let site = report.put(INSTALLED, server, installed(world, &standin)).await?;
+    let site = report
+        .put(INSTALLED, server, installed(world, &standin))
+        .await?;
     report.put(CLOSED, server, registers_nobody(&site)).await?;
-    let synapse = Server { name: "synapse".to_owned(), version: String::new() };
+    let synapse = Server {
+        name: "synapse".to_owned(),
+        version: String::new(),
+    };
     let partner = report
         .put(BOOTSTRAPPED, &synapse, async {
             let partner = world.synapse("vale.test").await?;
@@ -136,7 +174,11 @@ async fn without_conduit(world: &World, report: &mut Report) -> Result<(), Reach
             Ok((backed_up(&site).await?, before))
         })
         .await?;
-    report.figure("client API away during the backup", snapshot.away.as_secs_f64(), "s");
+    report.figure(
+        "client API away during the backup",
+        snapshot.away.as_secs_f64(),
+        "s",
+    );
     report.put(NOT_REBORN, server, not_reborn(&site)).await?;
     report
         .put(RESTORED, server, async {
@@ -145,7 +187,8 @@ async fn without_conduit(world: &World, report: &mut Report) -> Result<(), Reach
             if before == after {
                 return Ok(());
             }
-            Err(Failure::deployment("restore the records that were there").last_seen(format!("before: {before}\nafter: {after}")))
+            Err(Failure::deployment("restore the records that were there")
+                .last_seen(format!("before: {before}\nafter: {after}")))
         })
         .await
 }
@@ -157,7 +200,10 @@ async fn installed(world: &World, conduit: &Binary) -> Result<Site> {
     if site.server.name == conduit.server.name {
         return Ok(site);
     }
-    Err(Failure::deployment("serve the homeserver that was installed").last_seen(format!("`{}` answers", site.server)))
+    Err(
+        Failure::deployment("serve the homeserver that was installed")
+            .last_seen(format!("`{}` answers", site.server)),
+    )
 }
 
 /// Every way to register is refused, through the proxy, as anybody on the network would try
@@ -165,7 +211,10 @@ async fn installed(world: &World, conduit: &Binary) -> Result<Site> {
 pub async fn registers_nobody(site: &Site) -> Result<()> {
     let attempts = [
         ("", serde_json::json!({})),
-        ("", serde_json::json!({"username": "mallory", "password": "mallory", "auth": {"type": "m.login.dummy"}})),
+        (
+            "",
+            serde_json::json!({"username": "mallory", "password": "mallory", "auth": {"type": "m.login.dummy"}}),
+        ),
         (
             "",
             serde_json::json!({
@@ -178,7 +227,13 @@ pub async fn registers_nobody(site: &Site) -> Result<()> {
     for (query, body) in attempts {
         let url = format!("{}/_matrix/client/v3/register{query}", site.base_url());
         let what = || format!("try to register at `{url}` with {body}");
-        let answer = site.http().post(&url).json(&body).send().await.or_blame(Blame::Deployment, what)?;
+        let answer = site
+            .http()
+            .post(&url)
+            .json(&body)
+            .send()
+            .await
+            .or_blame(Blame::Deployment, what)?;
         let status = answer.status().as_u16();
         let text = answer.text().await.or_blame(Blame::Deployment, what)?;
         if status != 403 || !text.contains("M_FORBIDDEN") {
@@ -221,7 +276,10 @@ fn sent_nothing(said: &str) -> Result<()> {
     if said.contains("sent 0 requests that change something") {
         return Ok(());
     }
-    Err(Failure::deployment("apply the manifest a second time: it must send nothing").last_seen(said))
+    Err(
+        Failure::deployment("apply the manifest a second time: it must send nothing")
+            .last_seen(said),
+    )
 }
 
 /// A backup, and how long clients were without the API.
@@ -237,7 +295,10 @@ pub async fn backed_up(site: &Site) -> Result<Snapshot> {
     let judge = Judge::start(site);
     let followed = site.follow("backup.md", &[]).await;
     let away = judge.stop().await;
-    Ok(Snapshot { id: followed?.result("SNAPSHOT")?, away })
+    Ok(Snapshot {
+        id: followed?.result("SNAPSHOT")?,
+        away,
+    })
 }
 
 /// Asks for the client API every 10 ms, and measures the longest time without an answer.
@@ -282,31 +343,55 @@ impl Judge {
 /// directory must stay as empty as it is.
 pub async fn not_reborn(site: &Site) -> Result<()> {
     site.lose_data().await?;
-    let started = site.host.try_shell("systemctl start conduit.service").await?;
+    let started = site
+        .host
+        .try_shell("systemctl start conduit.service")
+        .await?;
     if started.exit == 0 {
-        return Err(Failure::deployment("start over an emptied data directory: it must be refused, and it started")
-            .hint("see `ExecStartPre=` of conduit.service"));
+        return Err(Failure::deployment(
+            "start over an emptied data directory: it must be refused, and it started",
+        )
+        .hint("see `ExecStartPre=` of conduit.service"));
     }
-    let files = site.host.shell("find /opt/conduit/data -mindepth 1 | wc -l").await?;
+    let files = site
+        .host
+        .shell("find /opt/conduit/data -mindepth 1 | wc -l")
+        .await?;
     if files != "0" {
-        return Err(Failure::deployment(format!("refuse to start over an emptied data directory: {files} files were made")));
+        return Err(Failure::deployment(format!(
+            "refuse to start over an emptied data directory: {files} files were made"
+        )));
     }
     let url = format!("{}/_matrix/key/v2/server", site.base_url());
-    let answer = site.http().get(&url).send().await.or_blame(Blame::Deployment, || format!("ask `{url}`"))?;
+    let answer = site
+        .http()
+        .get(&url)
+        .send()
+        .await
+        .or_blame(Blame::Deployment, || format!("ask `{url}`"))?;
     if answer.status().is_success() {
-        return Err(Failure::deployment("refuse to start over an emptied data directory: a signing key is published"));
+        return Err(Failure::deployment(
+            "refuse to start over an emptied data directory: a signing key is published",
+        ));
     }
-    let journal = site.host.shell("journalctl --unit=conduit.service --no-pager --lines=20 --output=cat").await?;
+    let journal = site
+        .host
+        .shell("journalctl --unit=conduit.service --no-pager --lines=20 --output=cat")
+        .await?;
     if journal.contains("restore") {
         return Ok(());
     }
-    Err(Failure::deployment("say in the journal why an emptied data directory keeps the server from starting")
-        .last_seen(journal))
+    Err(Failure::deployment(
+        "say in the journal why an emptied data directory keeps the server from starting",
+    )
+    .last_seen(journal))
 }
 
 /// Follows `restore.md`.
 pub async fn restored(site: &Site, snapshot: &str) -> Result<()> {
-    site.follow("restore.md", &[("SNAPSHOT", snapshot)]).await.map(|_| ())
+    site.follow("restore.md", &[("SNAPSHOT", snapshot)])
+        .await
+        .map(|_| ())
 }
 
 async fn records(site: &Site) -> Result<String> {
@@ -325,24 +410,35 @@ impl Fleet {
     pub async fn settle(site: &Site) -> Result<Self> {
         let mut clients = Vec::new();
         for name in CAST {
-            let password = site.host.shell(&format!("cat /opt/conduit/secrets/{name}.password")).await?;
-            let client = Client::login(site.http(), &site.base_url(), name, &password, "rehearsal").await?;
+            let password = site
+                .host
+                .shell(&format!("cat /opt/conduit/secrets/{name}.password"))
+                .await?;
+            let client =
+                Client::login(site.http(), &site.base_url(), name, &password, "rehearsal").await?;
             clients.push(client);
         }
         let rose = &fixtures::media::ROSE;
         let mut media = Vec::new();
         for alias in ["fleet-intel", "fleet-social"] {
             let alias = format!("#{alias}:{}", site.name);
-            let alias = ruma::OwnedRoomAliasId::try_from(alias.as_str()).or_harness(|| format!("name `{alias}`"))?;
+            let alias = ruma::OwnedRoomAliasId::try_from(alias.as_str())
+                .or_harness(|| format!("name `{alias}`"))?;
             let room = clients[0].resolve(&alias).await?;
             for client in &clients {
                 for number in 1..=3 {
-                    client.say(&room, &format!("message {number} of {}", client.user_id())).await?;
+                    client
+                        .say(&room, &format!("message {number} of {}", client.user_id()))
+                        .await?;
                 }
             }
             let uri = clients[1].upload(rose.bytes, rose.content_type).await?;
             clients[1]
-                .send(&room, "m.room.message", &serde_json::json!({"msgtype": "m.image", "body": rose.name, "url": uri}))
+                .send(
+                    &room,
+                    "m.room.message",
+                    &serde_json::json!({"msgtype": "m.image", "body": rose.name, "url": uri}),
+                )
                 .await?;
             media.push(uri);
         }
@@ -362,7 +458,14 @@ pub fn same(what: &str, before: &Fingerprint, after: &Fingerprint) -> Result<()>
     if differences.is_empty() {
         return Ok(());
     }
-    let list: Vec<_> = differences.iter().take(40).map(ToString::to_string).collect();
-    Err(Failure::deployment(format!("bring back {what} as it was: {} differences", differences.len()))
-        .last_seen(list.join("\n")))
+    let list: Vec<_> = differences
+        .iter()
+        .take(40)
+        .map(ToString::to_string)
+        .collect();
+    Err(Failure::deployment(format!(
+        "bring back {what} as it was: {} differences",
+        differences.len()
+    ))
+    .last_seen(list.join("\n")))
 }

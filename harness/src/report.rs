@@ -81,7 +81,9 @@ impl Report {
                 };
                 claim.blame = Some(failure.blame);
                 claim.letter = Some(failure.to_string());
-                Err(Reached { after: name.to_owned() })
+                Err(Reached {
+                    after: name.to_owned(),
+                })
             }
         };
         self.claims.push(claim);
@@ -102,14 +104,25 @@ impl Report {
 
     /// Notes a figure.
     pub fn figure(&mut self, name: &str, value: f64, unit: &str) {
-        self.figures.push(Figure { name: name.to_owned(), value: round(value), unit: unit.to_owned() });
+        self.figures.push(Figure {
+            name: name.to_owned(),
+            value: round(value),
+            unit: unit.to_owned(),
+        });
     }
 
     /// The exit code of the run: the first failure's blame; where nothing failed, `Unknown` counts only if a Conduit
     /// is required, and a broken check always.
     pub fn exit(&self, require_conduit: bool) -> Exit {
-        let failed = |verdict| self.claims.iter().find(move |claim| claim.verdict == verdict && claim.blame.is_some());
-        if let Some(blame) = failed(Verdict::Fail).or_else(|| failed(Verdict::Unknown)).and_then(|claim| claim.blame) {
+        let failed = |verdict| {
+            self.claims
+                .iter()
+                .find(move |claim| claim.verdict == verdict && claim.blame.is_some())
+        };
+        if let Some(blame) = failed(Verdict::Fail)
+            .or_else(|| failed(Verdict::Unknown))
+            .and_then(|claim| claim.blame)
+        {
             return blame.into();
         }
         let proved = |claim: &Claim| {
@@ -124,24 +137,55 @@ impl Report {
     /// One aligned line per claim, letters beneath, a summary at the end.
     pub fn lines(&self) -> String {
         let mut text = String::new();
-        let width = self.claims.iter().map(|claim| claim.name.chars().count()).max().unwrap_or_default();
+        let width = self
+            .claims
+            .iter()
+            .map(|claim| claim.name.chars().count())
+            .max()
+            .unwrap_or_default();
         for claim in &self.claims {
-            let server = claim.server.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
-            let _ = write!(text, "{} [{:>6.1}s] {:width$}  on {server}", claim.verdict, claim.seconds, claim.name);
+            let server = claim
+                .server
+                .as_ref()
+                .map_or_else(|| "nothing".to_owned(), ToString::to_string);
+            let _ = write!(
+                text,
+                "{} [{:>6.1}s] {:width$}  on {server}",
+                claim.verdict, claim.seconds, claim.name
+            );
             if let (Verdict::Fail | Verdict::Unknown, Some(blame)) = (claim.verdict, claim.blame) {
                 let _ = write!(text, "  ({blame})");
             }
             text.push('\n');
         }
-        for claim in self.claims.iter().filter(|claim| claim.verdict != Verdict::Pass) {
+        for claim in self
+            .claims
+            .iter()
+            .filter(|claim| claim.verdict != Verdict::Pass)
+        {
             if let Some(letter) = &claim.letter {
-                let _ = write!(text, "\n{} {}\n{}\n", claim.verdict, claim.name, letter.trim_end());
+                let _ = write!(
+                    text,
+                    "\n{} {}\n{}\n",
+                    claim.verdict,
+                    claim.name,
+                    letter.trim_end()
+                );
             }
         }
         for figure in &self.figures {
-            let _ = writeln!(text, "     {}: {} {}", figure.name, figure.value, figure.unit);
+            let _ = writeln!(
+                text,
+                "     {}: {} {}",
+                figure.name, figure.value, figure.unit
+            );
         }
-        let count = |verdict| self.claims.iter().filter(|claim| claim.verdict == verdict).count();
+        let count = |verdict| {
+            self.claims
+                .iter()
+                .filter(|claim| claim.verdict == verdict)
+                .count()
+        };
         let _ = writeln!(
             text,
             "{} passed, {} failed, {} unknown",
@@ -153,10 +197,17 @@ impl Report {
             .claims
             .iter()
             .filter(|claim| claim.verdict != Verdict::Fail)
-            .filter(|claim| claim.verdict == Verdict::Unknown || !claim.server.as_ref().is_some_and(Server::is_conduit))
+            .filter(|claim| {
+                claim.verdict == Verdict::Unknown
+                    || !claim.server.as_ref().is_some_and(Server::is_conduit)
+            })
             .count();
         if elsewhere > 0 {
-            let _ = writeln!(text, "not proved on Conduit: {elsewhere} of {} claims (unknown for Conduit)", self.claims.len());
+            let _ = writeln!(
+                text,
+                "not proved on Conduit: {elsewhere} of {} claims (unknown for Conduit)",
+                self.claims.len()
+            );
         }
         text
     }
@@ -175,7 +226,10 @@ impl Report {
         let path = directory.join("report.json");
         let text = std::fs::read_to_string(&path)
             .or_environment(|| format!("read `{}`", path.display()))
-            .map_err(|failure| failure.hint("`cargo fleet rehearse` writes one; `--report-dir` names another place"))?;
+            .map_err(|failure| {
+                failure
+                    .hint("`cargo fleet rehearse` writes one; `--report-dir` names another place")
+            })?;
         serde_json::from_str(&text).or_environment(|| format!("understand `{}`", path.display()))
     }
 
@@ -185,7 +239,9 @@ impl Report {
             let mut status = match claim.verdict {
                 Verdict::Pass => TestCaseStatus::success(),
                 Verdict::Fail => TestCaseStatus::non_success(NonSuccessKind::Failure),
-                Verdict::Unknown if claim.blame.is_some() => TestCaseStatus::non_success(NonSuccessKind::Error),
+                Verdict::Unknown if claim.blame.is_some() => {
+                    TestCaseStatus::non_success(NonSuccessKind::Error)
+                }
                 Verdict::Unknown => TestCaseStatus::skipped(),
             };
             if let Some(letter) = &claim.letter {
@@ -193,13 +249,20 @@ impl Report {
                 status.set_description(letter.clone());
             }
             let mut case = TestCase::new(&claim.name, status);
-            case.set_classname(claim.server.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string));
+            case.set_classname(
+                claim
+                    .server
+                    .as_ref()
+                    .map_or_else(|| "nothing".to_owned(), ToString::to_string),
+            );
             case.set_time(Duration::from_secs_f64(claim.seconds.max(0.0)));
             suite.add_test_case(case);
         }
         let mut report = quick_junit::Report::new("fleet");
         report.add_test_suite(suite);
-        report.to_string().or_harness(|| "write junit.xml".to_owned())
+        report
+            .to_string()
+            .or_harness(|| "write junit.xml".to_owned())
     }
 }
 
@@ -216,7 +279,9 @@ pub fn point_latest_to(run: &Path) -> Result<()> {
     let what = || format!("point `{}` to this run", runs.join("latest").display());
     let temporary = runs.join(format!("latest.{}", std::process::id()));
     let _ = std::fs::remove_file(&temporary);
-    let target = run.file_name().map_or_else(|| run.to_owned(), PathBuf::from);
+    let target = run
+        .file_name()
+        .map_or_else(|| run.to_owned(), PathBuf::from);
     std::os::unix::fs::symlink(target, &temporary).or_environment(what)?;
     std::fs::rename(&temporary, runs.join("latest")).or_environment(what)
 }
@@ -243,12 +308,18 @@ mod tests {
     use super::*;
 
     fn server(name: &str) -> Server {
-        Server { name: name.to_owned(), version: "1".to_owned() }
+        Server {
+            name: name.to_owned(),
+            version: "1".to_owned(),
+        }
     }
 
     async fn report() -> Report {
         let mut report = Report::default();
-        report.put("the sky is up", &server("conduit"), async { Ok(()) }).await.expect("it holds");
+        report
+            .put("the sky is up", &server("conduit"), async { Ok(()) })
+            .await
+            .expect("it holds");
         report
     }
 
@@ -259,13 +330,22 @@ mod tests {
         report.not_put("the sky is blue", "no window");
         assert_eq!(report.exit(false), Exit::Ok);
         assert_eq!(report.exit(true), Exit::Unknown);
-        assert!(report.lines().contains("not proved on Conduit: 1 of 2 claims"), "{}", report.lines());
+        assert!(
+            report
+                .lines()
+                .contains("not proved on Conduit: 1 of 2 claims"),
+            "{}",
+            report.lines()
+        );
     }
 
     #[tokio::test]
     async fn a_claim_that_held_elsewhere_is_not_proved_on_conduit() {
         let mut report = report().await;
-        report.put("scripts work", &server("conduit-standin"), async { Ok(()) }).await.expect("it holds");
+        report
+            .put("scripts work", &server("conduit-standin"), async { Ok(()) })
+            .await
+            .expect("it holds");
         assert_eq!(report.exit(false), Exit::Ok);
         assert_eq!(report.exit(true), Exit::Unknown);
     }
@@ -273,11 +353,19 @@ mod tests {
     #[tokio::test]
     async fn the_first_failure_decides_and_a_broken_check_is_unknown() {
         let mut report = report().await;
-        let broken = report.put("c", &server("conduit"), async { Err::<(), _>(Failure::environment("no disk")) }).await;
+        let broken = report
+            .put("c", &server("conduit"), async {
+                Err::<(), _>(Failure::environment("no disk"))
+            })
+            .await;
         assert!(broken.is_err());
         assert_eq!(report.claims[1].verdict, Verdict::Unknown);
         assert_eq!(report.exit(false), Exit::Environment);
-        let failed = report.put("d", &server("conduit"), async { Err::<(), _>(Failure::deployment("no backup")) }).await;
+        let failed = report
+            .put("d", &server("conduit"), async {
+                Err::<(), _>(Failure::deployment("no backup"))
+            })
+            .await;
         assert_eq!(failed.expect_err("it fails").after, "d");
         assert_eq!(report.exit(false), Exit::Deployment);
     }
@@ -291,6 +379,9 @@ mod tests {
         let back = Report::read(directory.path()).expect("read it");
         assert_eq!(back.lines(), report.lines());
         let junit = std::fs::read_to_string(directory.path().join("junit.xml")).expect("junit.xml");
-        assert!(junit.contains("tests=\"2\"") && junit.contains("the sky is blue"), "{junit}");
+        assert!(
+            junit.contains("tests=\"2\"") && junit.contains("the sky is blue"),
+            "{junit}"
+        );
     }
 }

@@ -60,7 +60,10 @@ impl Stage {
 
     /// Notes the server that the claim is put to.
     pub fn put_to(&self, server: &Server) {
-        *self.server.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(server.clone());
+        *self
+            .server
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(server.clone());
     }
 
     fn proved_on(&self, binary: Binary) -> Binary {
@@ -85,26 +88,45 @@ async fn found() -> Result<&'static Option<Binary>> {
 /// # Errors
 /// The letter.
 pub async fn scenario(body: impl AsyncFnOnce(&Stage) -> Result<()>) -> Outcome {
-    let name = std::thread::current().name().unwrap_or("scenario").to_owned();
+    let name = std::thread::current()
+        .name()
+        .unwrap_or("scenario")
+        .to_owned();
     let began = Instant::now();
     let stage = match World::open(Options::default()).await {
-        Ok(world) => Stage { world, server: Mutex::default() },
+        Ok(world) => Stage {
+            world,
+            server: Mutex::default(),
+        },
         Err(failure) => {
             note(&name, None, began, Some(&failure));
-            return Err(Letter(format!("could not begin `{name}`\nerror: {failure}")));
+            return Err(Letter(format!(
+                "could not begin `{name}`\nerror: {failure}"
+            )));
         }
     };
     let outcome = match body(&stage).await {
         Ok(()) => nothing_left(&stage.world).await,
         Err(failure) => Err(failure),
     };
-    let server = stage.server.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+    let server = stage
+        .server
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .clone();
     note(&name, server.as_ref(), began, outcome.as_ref().err());
     let Err(failure) = outcome else {
-        return stage.world.close().await.map(|_| ()).map_err(|failure| Letter(failure.to_string()));
+        return stage
+            .world
+            .close()
+            .await
+            .map(|_| ())
+            .map_err(|failure| Letter(failure.to_string()));
     };
     if failure.what == MISSING && !requires_conduit() {
-        eprintln!("UNKN  {name}: there is no Conduit on this machine, the claim was put to nothing");
+        eprintln!(
+            "UNKN  {name}: there is no Conduit on this machine, the claim was put to nothing"
+        );
         return Ok(());
     }
     Err(letter(&name, &stage.world, server.as_ref(), began, &failure).await)
@@ -125,14 +147,27 @@ pub async fn nothing_left(world: &World) -> Result<()> {
     escapes.dedup();
     let list: Vec<_> = escapes
         .iter()
-        .map(|escape| format!("{} -> {}:{} ({})", escape.from, escape.to, escape.port, escape.protocol))
+        .map(|escape| {
+            format!(
+                "{} -> {}:{} ({})",
+                escape.from, escape.to, escape.port, escape.protocol
+            )
+        })
         .collect();
-    Err(Failure::deployment("keep every packet within the lab: something tried to reach the outside")
-        .last_seen(list.join("\n"))
-        .hint("none of them left; find out which program of that host sent them"))
+    Err(Failure::deployment(
+        "keep every packet within the lab: something tried to reach the outside",
+    )
+    .last_seen(list.join("\n"))
+    .hint("none of them left; find out which program of that host sent them"))
 }
 
-async fn letter(name: &str, world: &World, server: Option<&Server>, began: Instant, failure: &Failure) -> Letter {
+async fn letter(
+    name: &str,
+    world: &World,
+    server: Option<&Server>,
+    began: Instant,
+    failure: &Failure,
+) -> Letter {
     let evidence = world.run().join("evidence").join(world.name());
     let kept = match world.collect_evidence(&evidence).await {
         Ok(()) => evidence.display().to_string(),
@@ -186,7 +221,11 @@ fn write_note(directory: &Path, claim: &Claim) -> Result<()> {
     let what = || "note a claim".to_owned();
     std::fs::create_dir_all(directory).or_environment(what)?;
     let text = serde_json::to_string(claim).or_harness(what)?;
-    std::fs::write(directory.join(claim.name.replace("::", "--") + ".json"), text).or_environment(what)
+    std::fs::write(
+        directory.join(claim.name.replace("::", "--") + ".json"),
+        text,
+    )
+    .or_environment(what)
 }
 
 /// The claims that scenarios noted, by name.
@@ -199,7 +238,8 @@ pub fn noted() -> Result<Vec<Claim>> {
         Err(error) => return Err(error).or_environment(what),
     };
     for entry in entries {
-        let text = std::fs::read_to_string(entry.or_environment(what)?.path()).or_environment(what)?;
+        let text =
+            std::fs::read_to_string(entry.or_environment(what)?.path()).or_environment(what)?;
         claims.push(serde_json::from_str::<Claim>(&text).or_harness(what)?);
     }
     claims.sort_by(|a, b| a.name.cmp(&b.name));

@@ -43,7 +43,8 @@ pub async fn setup(yes: bool) -> Result<()> {
         ui::say(format!("  - {}", describe(need).await));
     }
     if !yes && !agreed()? {
-        return Err(Failure::environment("set this machine up: not agreed to").hint("pass `--yes`, or do the above by hand"));
+        return Err(Failure::environment("set this machine up: not agreed to")
+            .hint("pass `--yes`, or do the above by hand"));
     }
     for need in missing {
         meet(need).await?;
@@ -78,14 +79,22 @@ async fn missing() -> Vec<Need> {
 }
 
 async fn packages() -> Vec<&'static str> {
-    let mut packages: Vec<_> =
-        PROGRAMS.into_iter().filter(|(program, _)| !on_path(program)).map(|(_, package)| package).collect();
+    let mut packages: Vec<_> = PROGRAMS
+        .into_iter()
+        .filter(|(program, _)| !on_path(program))
+        .map(|(_, package)| package)
+        .collect();
     let images_here = match Docker::connect().await {
         Ok(docker) => Image::Host.exists(&docker).await && Image::Synapse.exists(&docker).await,
         Err(_) => false,
     };
     if !images_here {
-        packages.extend(IMAGE_PROGRAMS.into_iter().filter(|(program, _)| !on_path(program)).map(|(_, package)| package));
+        packages.extend(
+            IMAGE_PROGRAMS
+                .into_iter()
+                .filter(|(program, _)| !on_path(program))
+                .map(|(_, package)| package),
+        );
     }
     // The client can be here without the daemon.
     if !packages.contains(&"docker.io") && Docker::connect().await.is_err() && !on_path("dockerd") {
@@ -96,14 +105,22 @@ async fn packages() -> Vec<&'static str> {
 
 fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).any(|directory| directory.join(program).is_file())
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .any(|directory| directory.join(program).is_file())
 }
 
 async fn describe(need: Need) -> String {
     match need {
-        Need::Packages => format!("the Debian packages {} (apt-get, as root)", packages().await.join(", ")),
+        Need::Packages => format!(
+            "the Debian packages {} (apt-get, as root)",
+            packages().await.join(", ")
+        ),
         Need::Daemon => "a running docker daemon (started and left running, as root)".to_owned(),
-        Need::Image(image) => format!("the docker image {} (built from Debian and Python packages)", image.reference()),
+        Need::Image(image) => format!(
+            "the docker image {} (built from Debian and Python packages)",
+            image.reference()
+        ),
         Need::Tools => "the programs of this repository that run on a host (compiled)".to_owned(),
     }
 }
@@ -116,7 +133,10 @@ fn agreed() -> Result<bool> {
     let what = || "ask on the terminal".to_owned();
     std::io::stderr().flush().or_environment(what)?;
     let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer).or_environment(what)?;
+    std::io::stdin()
+        .lock()
+        .read_line(&mut answer)
+        .or_environment(what)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
@@ -132,11 +152,18 @@ async fn meet(need: Need) -> Result<()> {
 async fn install(packages: &[&str]) -> Result<()> {
     let what = || format!("install {}", packages.join(", "));
     if !is_root() {
-        return Err(Failure::environment(format!("{}: this needs root", what()))
-            .hint(format!("run `sudo apt-get install {}`, or this command as root", packages.join(" "))));
+        return Err(
+            Failure::environment(format!("{}: this needs root", what())).hint(format!(
+                "run `sudo apt-get install {}`, or this command as root",
+                packages.join(" ")
+            )),
+        );
     }
     let task = ui::Task::begin(1, what());
-    for arguments in [vec!["update"], [&["install", "--yes", "--no-install-recommends"], packages].concat()] {
+    for arguments in [
+        vec!["update"],
+        [&["install", "--yes", "--no-install-recommends"], packages].concat(),
+    ] {
         let output = Command::new("apt-get")
             .args(&arguments)
             .env("DEBIAN_FRONTEND", "noninteractive")
@@ -145,11 +172,15 @@ async fn install(packages: &[&str]) -> Result<()> {
             .output()
             .await
             .or_environment(what)
-            .map_err(|failure| failure.hint("this machine has no apt: install the packages' equivalents by hand"))?;
+            .map_err(|failure| {
+                failure.hint("this machine has no apt: install the packages' equivalents by hand")
+            })?;
         if !output.status.success() {
-            return Err(Failure::environment(format!("run `apt-get {}`", arguments.join(" ")))
-                .last_seen(String::from_utf8_lossy(&output.stderr).trim())
-                .hint("is the network up, and does apt know a mirror?"));
+            return Err(
+                Failure::environment(format!("run `apt-get {}`", arguments.join(" ")))
+                    .last_seen(String::from_utf8_lossy(&output.stderr).trim())
+                    .hint("is the network up, and does apt know a mirror?"),
+            );
         }
     }
     task.end("done");
@@ -166,7 +197,11 @@ async fn start_daemon() -> Result<()> {
     let task = ui::Task::begin(1, what());
     let log = paths::runs().join("dockerd.log");
     if Path::new("/run/systemd/system").exists() {
-        Command::new("systemctl").args(["start", "docker"]).status().await.or_environment(what)?;
+        Command::new("systemctl")
+            .args(["start", "docker"])
+            .status()
+            .await
+            .or_environment(what)?;
     } else {
         std::fs::create_dir_all(paths::runs()).or_environment(what)?;
         let file = std::fs::File::create(&log).or_environment(what)?;
@@ -208,18 +243,41 @@ pub struct Finding {
 pub async fn examine(conduit: Option<&Path>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut found = |fit: bool, subject: &'static str, seen: String, hint: Option<&str>| {
-        findings.push(Finding { fit, subject, seen, hint: hint.filter(|_| !fit).map(str::to_owned) });
+        findings.push(Finding {
+            fit,
+            subject,
+            seen,
+            hint: hint.filter(|_| !fit).map(str::to_owned),
+        });
     };
     let setup = "run `cargo fleet setup --yes`";
     match Docker::connect().await {
         Ok(docker) => {
-            found(true, "docker", docker.version().await.unwrap_or_else(|failure| failure.to_string()), None);
+            found(
+                true,
+                "docker",
+                docker
+                    .version()
+                    .await
+                    .unwrap_or_else(|failure| failure.to_string()),
+                None,
+            );
             for image in Image::ALL {
                 let here = image.exists(&docker).await;
-                found(here, "image", image.reference() + if here { "" } else { " is not built" }, Some(setup));
+                found(
+                    here,
+                    "image",
+                    image.reference() + if here { "" } else { " is not built" },
+                    Some(setup),
+                );
             }
         }
-        Err(failure) => found(false, "docker", failure.to_string().replace('\n', "; "), Some(setup)),
+        Err(failure) => found(
+            false,
+            "docker",
+            failure.to_string().replace('\n', "; "),
+            Some(setup),
+        ),
     }
     found(true, "cgroups", format!("{:?}", cgroup_mode()), None);
     let bytes_free = free_space(&paths::target());
@@ -227,21 +285,38 @@ pub async fn examine(conduit: Option<&Path>) -> Vec<Finding> {
     found(
         bytes_free.is_none_or(|free| free > 5 << 30),
         "disk",
-        bytes_free.map_or_else(|| "unknown".to_owned(), |free| format!("{:.0} GiB free", gib(free))),
+        bytes_free.map_or_else(
+            || "unknown".to_owned(),
+            |free| format!("{:.0} GiB free", gib(free)),
+        ),
         Some("5 GiB are needed for images, builds and one run"),
     );
     let memory = available_memory();
     found(
         memory.is_none_or(|free| free > 2 << 30),
         "memory",
-        memory.map_or_else(|| "unknown".to_owned(), |free| format!("{:.1} GiB available", gib(free))),
+        memory.map_or_else(
+            || "unknown".to_owned(),
+            |free| format!("{:.1} GiB available", gib(free)),
+        ),
         Some("2 GiB are needed; end something"),
     );
     match find_conduit(conduit).await {
         Ok(Some(binary)) => found(true, "conduit", binary.describe(), None),
         // Fit all the same: the report says what was not proved.
-        Ok(None) => found(true, "conduit", "none: claims are proved on Synapse and the stand-in, and unknown for Conduit".to_owned(), None),
-        Err(failure) => found(false, "conduit", failure.to_string().replace('\n', "; "), failure.hint.as_deref()),
+        Ok(None) => found(
+            true,
+            "conduit",
+            "none: claims are proved on Synapse and the stand-in, and unknown for Conduit"
+                .to_owned(),
+            None,
+        ),
+        Err(failure) => found(
+            false,
+            "conduit",
+            failure.to_string().replace('\n', "; "),
+            failure.hint.as_deref(),
+        ),
     }
     findings
 }
@@ -249,15 +324,30 @@ pub async fn examine(conduit: Option<&Path>) -> Vec<Finding> {
 /// Free bytes of the file system that holds `path`, as `df` sees them.
 fn free_space(path: &Path) -> Option<u64> {
     let existing = path.ancestors().find(|path| path.exists())?;
-    let output = std::process::Command::new("df").args(["--output=avail", "-B1"]).arg(existing).output().ok()?;
-    String::from_utf8_lossy(&output.stdout).lines().nth(1)?.trim().parse().ok()
+    let output = std::process::Command::new("df")
+        .args(["--output=avail", "-B1"])
+        .arg(existing)
+        .output()
+        .ok()?;
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .nth(1)?
+        .trim()
+        .parse()
+        .ok()
 }
 
 /// `MemAvailable` of `/proc/meminfo`, in bytes (proc(5)).
 fn available_memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("MemAvailable:"))?;
+    line.split_whitespace()
+        .nth(1)?
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib * 1024)
 }
 
 /// Fetches the pinned Conduit if none is here. None being reachable is no error.

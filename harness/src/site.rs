@@ -27,13 +27,25 @@ impl World {
     /// A bare host that has followed `install.md` with this program as its homeserver.
     pub async fn site(&self, server_name: &str, conduit: &Binary) -> Result<Site> {
         let bundle = tools::bundle(conduit).await?;
-        let host = self.host_with(server_name, Needs { bundle: Some(bundle), ..Needs::default() }).await?;
+        let host = self
+            .host_with(
+                server_name,
+                Needs {
+                    bundle: Some(bundle),
+                    ..Needs::default()
+                },
+            )
+            .await?;
         self.install(host).await
     }
 
     /// Follows `install.md` on a host that has a bundle.
     pub async fn install(&self, host: Host) -> Result<Site> {
-        host.follow("install.md", &[("SERVER_NAME", &host.server_name), ("BUNDLE", BUNDLE)]).await?;
+        host.follow(
+            "install.md",
+            &[("SERVER_NAME", &host.server_name), ("BUNDLE", BUNDLE)],
+        )
+        .await?;
         Site::on(self, host).await
     }
 
@@ -41,15 +53,39 @@ impl World {
     /// are proved on where no Conduit can be had. Its registration is open, on loopback only: Caddy answers 403.
     pub async fn synapse(&self, server_name: &str) -> Result<Site> {
         let bundle = tools::bundle(&tools::standin().await?).await?;
-        let needs = Needs { synapse: true, bundle: Some(bundle), ..Needs::default() };
+        let needs = Needs {
+            synapse: true,
+            bundle: Some(bundle),
+            ..Needs::default()
+        };
         let host = self.host_with(server_name, needs).await?;
-        let step = self.recorder().begin(format!("start Synapse on {server_name}"));
-        host.write("/opt/synapse.yaml", "644", synapse_yaml(server_name).as_bytes()).await?;
-        host.write("/etc/systemd/system/synapse.service", "644", SYNAPSE_UNIT.as_bytes()).await?;
-        let caddyfile = std::fs::read_to_string(crate::paths::repository().join("deploy/conduit/Caddyfile"))
-            .or_blame(Blame::Deployment, || "read `deploy/conduit/Caddyfile`".to_owned())?
-            .replace(crate::authority::PRODUCTION_NAME, server_name);
-        host.write("/etc/caddy/conf.d/synapse.caddy", "644", caddyfile.as_bytes()).await?;
+        let step = self
+            .recorder()
+            .begin(format!("start Synapse on {server_name}"));
+        host.write(
+            "/opt/synapse.yaml",
+            "644",
+            synapse_yaml(server_name).as_bytes(),
+        )
+        .await?;
+        host.write(
+            "/etc/systemd/system/synapse.service",
+            "644",
+            SYNAPSE_UNIT.as_bytes(),
+        )
+        .await?;
+        let caddyfile =
+            std::fs::read_to_string(crate::paths::repository().join("deploy/conduit/Caddyfile"))
+                .or_blame(Blame::Deployment, || {
+                    "read `deploy/conduit/Caddyfile`".to_owned()
+                })?
+                .replace(crate::authority::PRODUCTION_NAME, server_name);
+        host.write(
+            "/etc/caddy/conf.d/synapse.caddy",
+            "644",
+            caddyfile.as_bytes(),
+        )
+        .await?;
         host.shell(
             "set -eu; mkdir -p /opt/synapse-data; echo 'import conf.d/*.caddy' >> /etc/caddy/Caddyfile; \
              systemctl daemon-reload; systemctl start synapse; systemctl reload caddy; \
@@ -108,7 +144,10 @@ impl Site {
         let http = client(world.root_certificate(), &[(&host.server_name, host.ports)])?;
         let mut site = Self {
             name: host.server_name.clone(),
-            server: Server { name: "unknown".to_owned(), version: String::new() },
+            server: Server {
+                name: "unknown".to_owned(),
+                version: String::new(),
+            },
             host,
             http,
         };
@@ -131,7 +170,11 @@ impl Site {
     pub async fn follow(&self, runbook: &str, given: &[(&str, &str)]) -> Result<Followed> {
         let mut all = given.to_vec();
         let declared = crate::operator::read_runbook(&crate::paths::runbooks().join(runbook))?;
-        if declared.variables().iter().any(|variable| variable.name == "SERVER_NAME") {
+        if declared
+            .variables()
+            .iter()
+            .any(|variable| variable.name == "SERVER_NAME")
+        {
             all.push(("SERVER_NAME", &self.name));
         }
         self.host.follow(runbook, &all).await
@@ -146,24 +189,38 @@ impl Site {
         let answer = loop {
             let failure = match self.http.get(&url).send().await {
                 Ok(answer) if answer.status().is_success() => break answer,
-                Ok(answer) => Failure::product(what()).last_seen(format!("status {}", answer.status())),
-                Err(error) => Err::<(), _>(error).or_blame(Blame::Deployment, what).err().unwrap_or_else(|| Failure::product(what())),
+                Ok(answer) => {
+                    Failure::product(what()).last_seen(format!("status {}", answer.status()))
+                }
+                Err(error) => Err::<(), _>(error)
+                    .or_blame(Blame::Deployment, what)
+                    .err()
+                    .unwrap_or_else(|| Failure::product(what())),
             };
             if tokio::time::Instant::now() > deadline {
-                return Err(failure.hint("see the evidence: caddy.log tells whether a certificate was issued"));
+                return Err(failure
+                    .hint("see the evidence: caddy.log tells whether a certificate was issued"));
             }
             tokio::time::sleep(Duration::from_millis(30)).await;
         };
         let body: serde_json::Value = answer.json().await.or_blame(Blame::Product, what)?;
         let text = |key: &str| body["server"][key].as_str().unwrap_or("unknown").to_owned();
         let name = text("name").to_lowercase();
-        let version = text("version").split_whitespace().next().unwrap_or_default().to_owned();
+        let version = text("version")
+            .split_whitespace()
+            .next()
+            .unwrap_or_default()
+            .to_owned();
         Ok(Server { name, version })
     }
 
     /// Loses the data as a disk would: the server is killed and its database gone.
     pub async fn lose_data(&self) -> Result<()> {
-        let step = self.host.world.recorder.begin(format!("lose the data of {}", self.name));
+        let step = self
+            .host
+            .world
+            .recorder
+            .begin(format!("lose the data of {}", self.name));
         self.host
             .shell("systemctl kill --signal=KILL conduit.service; systemctl stop conduit.service; rm -rf /opt/conduit/data/* /opt/conduit/data/.[!.]*; test -z \"$(ls -A /opt/conduit/data)\"")
             .await?;
@@ -182,7 +239,8 @@ pub fn client(root_certificate: &str, sites: &[(&str, Ports)]) -> Result<reqwest
         names.insert(name.to_owned(), ports.https);
         names.insert(format!("matrix.{name}"), ports.https);
     }
-    let certificate = reqwest::Certificate::from_pem(root_certificate.as_bytes()).or_harness(what)?;
+    let certificate =
+        reqwest::Certificate::from_pem(root_certificate.as_bytes()).or_harness(what)?;
     reqwest::Client::builder()
         .tls_certs_only([certificate])
         .dns_resolver(Arc::new(LabNames { names }))
@@ -203,8 +261,12 @@ impl Resolve for LabNames {
         let port = self.names.get(name.as_str()).copied();
         let name = name.as_str().to_owned();
         Box::pin(async move {
-            let port = port.ok_or_else(|| format!("`{name}` is not a name of this lab: refused"))?;
-            let addresses: Addrs = Box::new(std::iter::once(SocketAddr::from((Ipv4Addr::LOCALHOST, port))));
+            let port =
+                port.ok_or_else(|| format!("`{name}` is not a name of this lab: refused"))?;
+            let addresses: Addrs = Box::new(std::iter::once(SocketAddr::from((
+                Ipv4Addr::LOCALHOST,
+                port,
+            ))));
             Ok(addresses)
         })
     }

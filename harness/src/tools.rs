@@ -36,7 +36,15 @@ async fn build() -> Result<Tools> {
     let task = ui::Task::begin(1, "build the static tools");
     let mut child = Command::new(cargo)
         .current_dir(paths::repository())
-        .args(["build", "--package", "fleet-bootstrap", "--package", "conduit-standin", "--target", &triple])
+        .args([
+            "build",
+            "--package",
+            "fleet-bootstrap",
+            "--package",
+            "conduit-standin",
+            "--target",
+            &triple,
+        ])
         // Not RUSTFLAGS: with `--target` this reaches the programs but not the build scripts.
         .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
         .stdin(Stdio::null())
@@ -60,7 +68,10 @@ async fn build() -> Result<Tools> {
     }
     let directory = paths::target().join(&triple).join("debug");
     task.end("done");
-    Ok(Tools { bootstrap: directory.join("fleet-bootstrap"), standin: directory.join("conduit-standin") })
+    Ok(Tools {
+        bootstrap: directory.join("fleet-bootstrap"),
+        standin: directory.join("conduit-standin"),
+    })
 }
 
 /// The stand-in as a binary to install; claims about scripts may be proved on it, nothing about Matrix.
@@ -80,8 +91,12 @@ pub async fn bundle(conduit: &Binary) -> Result<PathBuf> {
         std::fs::create_dir_all(&bundles).or_environment(what)?;
         let partial = tempfile::tempdir_in(&bundles).or_environment(what)?;
         std::fs::copy(&conduit.path, partial.path().join("conduit")).or_environment(what)?;
-        std::fs::copy(&tools.bootstrap, partial.path().join("fleet-bootstrap")).or_environment(what)?;
-        let sums = format!("{}  conduit\n{bootstrap}  fleet-bootstrap\n", conduit.sha256);
+        std::fs::copy(&tools.bootstrap, partial.path().join("fleet-bootstrap"))
+            .or_environment(what)?;
+        let sums = format!(
+            "{}  conduit\n{bootstrap}  fleet-bootstrap\n",
+            conduit.sha256
+        );
         std::fs::write(partial.path().join("SHA256SUMS"), sums).or_environment(what)?;
         readable(partial.path())?;
         // Another process may have been quicker; its content is the same.

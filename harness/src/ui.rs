@@ -28,7 +28,10 @@ pub fn say(line: impl AsRef<str>) {
 /// The environment's: it could not be written, to a full disk for instance.
 pub fn show(text: impl AsRef<str>) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(text.as_ref().as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout
+        .write_all(text.as_ref().as_bytes())
+        .and_then(|()| stdout.flush())
+    {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         outcome => outcome.or_environment(|| "write to standard output".to_owned()),
     }
@@ -61,7 +64,12 @@ impl Task {
         if on && !terminal {
             eprintln!("{what} ...");
         }
-        Self { what, started: Instant::now(), bar, done: false }
+        Self {
+            what,
+            started: Instant::now(),
+            bar,
+            done: false,
+        }
     }
 
     /// Shows what it is busy with.
@@ -76,7 +84,9 @@ impl Task {
     pub fn parts(&self, position: u64, total: u64) {
         if let Some(bar) = &self.bar {
             if bar.length() != Some(total) {
-                if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} {elapsed}") {
+                if let Ok(style) =
+                    ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} {elapsed}")
+                {
                     bar.set_style(style);
                 }
                 bar.set_length(total);
@@ -95,7 +105,11 @@ impl Task {
             return;
         }
         self.done = true;
-        let line = format!("{:<58} {outcome:<7} {:>6.1}s", self.what, self.started.elapsed().as_secs_f64());
+        let line = format!(
+            "{:<58} {outcome:<7} {:>6.1}s",
+            self.what,
+            self.started.elapsed().as_secs_f64()
+        );
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }

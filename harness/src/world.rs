@@ -81,37 +81,52 @@ impl World {
         Image::Host.require(&docker).await?;
         guard_against_interruption(options.keep);
         sweep_leftovers_once(&docker).await?;
-        let seed = options.seed.or_else(seed_from_environment).unwrap_or_else(draw);
-        let name = format!("fleet-{:04x}-{:x}-{}", seed & 0xffff, std::process::id(), next());
+        let seed = options
+            .seed
+            .or_else(seed_from_environment)
+            .unwrap_or_else(draw);
+        let name = format!(
+            "fleet-{:04x}-{:x}-{}",
+            seed & 0xffff,
+            std::process::id(),
+            next()
+        );
         let run = match options.run {
             Some(run) => run,
             None => new_run_directory()?,
         };
         let labels = Labels {
-            run: run.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            run: run
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
             world: name.clone(),
         };
         let pairs = labels.pairs("network").into_iter().collect();
         let subnet = docker.create_closed_network(&name, pairs).await?;
-        let keep = options.keep || std::env::var_os("HARNESS_KEEP").is_some_and(|value| value == "1");
+        let keep =
+            options.keep || std::env::var_os("HARNESS_KEEP").is_some_and(|value| value == "1");
         Ok(Self {
-            inner: Arc::new(Inner {
-                root: Root::generate(&name)?,
-                recorder: Recorder::new(),
-                name,
-                labels,
-                docker,
-                subnet,
-                run,
-                seed,
-                keep: AtomicBool::new(keep),
-                authority: OnceCell::new(),
-                zones: Mutex::default(),
-                machines: std::sync::Mutex::default(),
-                handles: std::sync::Mutex::default(),
-                network: String::new(),
-            }
-            .named()),
+            inner: Arc::new(
+                Inner {
+                    root: Root::generate(&name)?,
+                    recorder: Recorder::new(),
+                    name,
+                    labels,
+                    docker,
+                    subnet,
+                    run,
+                    seed,
+                    keep: AtomicBool::new(keep),
+                    authority: OnceCell::new(),
+                    zones: Mutex::default(),
+                    machines: std::sync::Mutex::default(),
+                    handles: std::sync::Mutex::default(),
+                    network: String::new(),
+                }
+                .named(),
+            ),
         })
     }
 
@@ -156,20 +171,34 @@ impl World {
 
     /// Boots a bare Debian machine that the zone of `server_name` points to; see [`Host`].
     pub async fn host(&self, server_name: &str) -> Result<Host> {
-        self.host_with(server_name, crate::host::Needs::default()).await
+        self.host_with(server_name, crate::host::Needs::default())
+            .await
     }
 
     /// Boots a machine with particular needs.
     pub async fn host_with(&self, server_name: &str, needs: crate::host::Needs) -> Result<Host> {
-        let step = self.inner.recorder.begin(format!("boot a bare host for {server_name}"));
-        let (host, authority) = tokio::try_join!(Host::make(self.inner.clone(), server_name, needs), self.authority())?;
+        let step = self
+            .inner
+            .recorder
+            .begin(format!("boot a bare host for {server_name}"));
+        let (host, authority) = tokio::try_join!(
+            Host::make(self.inner.clone(), server_name, needs),
+            self.authority()
+        )?;
         self.inner
             .machines
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .push((server_name.to_owned(), host.container().to_owned(), host.ports));
+            .push((
+                server_name.to_owned(),
+                host.container().to_owned(),
+                host.ports,
+            ));
         let mut zones = self.inner.zones.lock().await;
-        zones.insert(server_name.to_owned(), zone_for(server_name, &host.address)?);
+        zones.insert(
+            server_name.to_owned(),
+            zone_for(server_name, &host.address)?,
+        );
         tokio::try_join!(authority.publish(&zones), async {
             host.resolve_through(&authority.address).await?;
             host.wait_until_running().await
@@ -181,7 +210,10 @@ impl World {
     /// An HTTP client that knows the names of every site in this world, and no others.
     pub fn http(&self) -> Result<reqwest::Client> {
         let machines = self.machines();
-        let names: Vec<_> = machines.iter().map(|(name, _, ports)| (name.as_str(), *ports)).collect();
+        let names: Vec<_> = machines
+            .iter()
+            .map(|(name, _, ports)| (name.as_str(), *ports))
+            .collect();
         crate::site::client(&self.inner.root.certificate, &names)
     }
 
@@ -197,7 +229,11 @@ impl World {
     }
 
     fn machines(&self) -> Vec<(String, String, Ports)> {
-        self.inner.machines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.inner
+            .machines
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
     }
 
     /// Leaves everything standing.
@@ -224,7 +260,10 @@ impl Inner {
 
     /// Takes a container over; see `handles`.
     pub(crate) fn hold(&self, container: ContainerAsync<GenericImage>) {
-        let mut handles = self.handles.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut handles = self
+            .handles
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         handles.push(ManuallyDrop::new(container));
     }
 
@@ -248,7 +287,10 @@ impl Drop for World {
         match outcome {
             Ok(Ok(())) => {}
             Ok(Err(failure)) => eprintln!("world `{}` was not removed: {failure}", self.inner.name),
-            Err(_) => eprintln!("world `{}` was not removed: hint: run `cargo fleet clean`", self.inner.name),
+            Err(_) => eprintln!(
+                "world `{}` was not removed: hint: run `cargo fleet clean`",
+                self.inner.name
+            ),
         }
     }
 }
@@ -262,7 +304,11 @@ fn remove_blocking(label: &str) -> Result<()> {
         let docker = Docker::connect().await?;
         // What is being created while we remove appears in the next round.
         for _ in 0..5 {
-            if docker.remove_labelled(label).await.is_ok_and(Removed::is_empty) {
+            if docker
+                .remove_labelled(label)
+                .await
+                .is_ok_and(Removed::is_empty)
+            {
                 return Ok(());
             }
         }
@@ -279,7 +325,12 @@ fn owner() -> String {
 /// When a process started, in clock ticks since boot (field 22 of `/proc/PID/stat`, proc(5)).
 fn start_time(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    stat.rsplit_once(')')?
+        .1
+        .split_whitespace()
+        .nth(19)?
+        .parse()
+        .ok()
 }
 
 fn is_alive(owner: &str) -> bool {
@@ -316,14 +367,20 @@ pub async fn sweep_leftovers(docker: &Docker) -> Result<Removed> {
         .values_of(OWNER_LABEL)
         .await?
         .into_iter()
-        .filter(|labels| labels.get(WORLD_LABEL).is_none_or(|world| !kept.contains(world)))
+        .filter(|labels| {
+            labels
+                .get(WORLD_LABEL)
+                .is_none_or(|world| !kept.contains(world))
+        })
         .filter_map(|labels| labels.get(OWNER_LABEL).cloned())
         .filter(|owner| !is_alive(owner))
         .collect();
     dead.sort();
     dead.dedup();
     for owner in dead {
-        let removed = docker.remove_labelled(&format!("{OWNER_LABEL}={owner}")).await?;
+        let removed = docker
+            .remove_labelled(&format!("{OWNER_LABEL}={owner}"))
+            .await?;
         total.containers += removed.containers;
         total.networks += removed.networks;
         total.volumes += removed.volumes;
@@ -335,7 +392,9 @@ pub async fn sweep_leftovers(docker: &Docker) -> Result<Removed> {
 pub fn kept_worlds() -> Vec<String> {
     std::fs::read_dir(paths::runs().join("kept"))
         .map(|entries| {
-            entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+            entries
+                .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+                .collect()
         })
         .unwrap_or_default()
 }
@@ -411,7 +470,10 @@ mod tests {
     #[test]
     fn a_process_knows_itself_and_a_dead_one_is_dead() {
         assert!(is_alive(&owner()));
-        assert!(!is_alive(&format!("{}.1", std::process::id())), "another process had this id before");
+        assert!(
+            !is_alive(&format!("{}.1", std::process::id())),
+            "another process had this id before"
+        );
         assert!(!is_alive("4194305.1"), "beyond the largest process id");
         assert!(!is_alive("nonsense"));
     }

@@ -31,20 +31,39 @@ pub async fn any_site(stage: &Stage) -> Result<(Site, Binary)> {
 
 /// Logs one of the fleet's accounts in, with the password that the bootstrap made.
 pub async fn login(stage: &Stage, site: &Site, name: &str) -> Result<Client> {
-    let password = site.host.shell(&format!("cat /opt/conduit/secrets/{name}.password")).await?;
-    Ok(Client::login(&stage.world.http()?, &site.base_url(), name, &password, "scenario").await?)
+    let password = site
+        .host
+        .shell(&format!("cat /opt/conduit/secrets/{name}.password"))
+        .await?;
+    Ok(Client::login(
+        &stage.world.http()?,
+        &site.base_url(),
+        name,
+        &password,
+        "scenario",
+    )
+    .await?)
 }
 
 /// Registers somebody on a Synapse of the lab. Its registration is open, on purpose and behind the lab's walls.
 pub async fn register_abroad(stage: &Stage, site: &Site, name: &str) -> Result<Client> {
     let password = format!("{name} keeps a secret");
-    Ok(Client::register(&stage.world.http()?, &site.base_url(), name, &password, "scenario", Registration::Open).await?)
+    Ok(Client::register(
+        &stage.world.http()?,
+        &site.base_url(),
+        name,
+        &password,
+        "scenario",
+        Registration::Open,
+    )
+    .await?)
 }
 
 /// The room behind an alias of the fleet.
 pub async fn room(client: &Client, alias: &str, server_name: &str) -> Result<OwnedRoomId> {
     let alias = format!("#{alias}:{server_name}");
-    let alias = OwnedRoomAliasId::try_from(alias.as_str()).or_harness(|| format!("name `{alias}`"))?;
+    let alias =
+        OwnedRoomAliasId::try_from(alias.as_str()).or_harness(|| format!("name `{alias}`"))?;
     Ok(client.resolve(&alias).await?)
 }
 
@@ -67,13 +86,23 @@ pub fn unchanged(what: &str, before: &str, after: &str) -> Result<()> {
     if before == after {
         return Ok(());
     }
-    let gone = before.lines().filter(|line| !after.lines().any(|other| other == *line)).map(|line| format!("- {line}"));
-    let come = after.lines().filter(|line| !before.lines().any(|other| other == *line)).map(|line| format!("+ {line}"));
+    let gone = before
+        .lines()
+        .filter(|line| !after.lines().any(|other| other == *line))
+        .map(|line| format!("- {line}"));
+    let come = after
+        .lines()
+        .filter(|line| !before.lines().any(|other| other == *line))
+        .map(|line| format!("+ {line}"));
     let differences: Vec<_> = gone.chain(come).take(30).collect();
     Err(Failure::deployment(format!("leave {what} unchanged")).last_seen(differences.join("\n")))
 }
 
 /// A condition of the deployment that must hold, with what was seen.
 pub fn must(holds: bool, what: &str, seen: impl Into<String>) -> Result<()> {
-    if holds { Ok(()) } else { Err(Failure::deployment(what).last_seen(seen)) }
+    if holds {
+        Ok(())
+    } else {
+        Err(Failure::deployment(what).last_seen(seen))
+    }
 }

@@ -6,7 +6,10 @@ use harness::host::{BUNDLE, Needs};
 use harness::rehearse::{self, Fleet, backed_up, not_reborn, registers_nobody, restored, same};
 use harness::scenario::{Outcome, nothing_left, scenario};
 use harness::{Failure, OrBlame, authority, tools};
-use scenarios::{ABROAD, HOME, INSTALL, any_site, fleet_site, installation, login, must, register_abroad, room, unchanged};
+use scenarios::{
+    ABROAD, HOME, INSTALL, any_site, fleet_site, installation, login, must, register_abroad, room,
+    unchanged,
+};
 use std::time::Duration;
 
 /// The runbook is followed to its last line on a bare host; the client on this side trusts nothing but the lab's
@@ -37,8 +40,15 @@ async fn a_second_install_changes_nothing() -> Outcome {
     scenario(async |stage| {
         let (site, _) = any_site(stage).await?;
         let before = installation(&site).await?;
-        let said = site.host.shell(&format!("{INSTALL} install --bundle {BUNDLE}")).await?;
-        must(said == "made 0 changes", "say that nothing was changed", &said)?;
+        let said = site
+            .host
+            .shell(&format!("{INSTALL} install --bundle {BUNDLE}"))
+            .await?;
+        must(
+            said == "made 0 changes",
+            "say that nothing was changed",
+            &said,
+        )?;
         unchanged("the installation", &before, &installation(&site).await?)
     })
     .await
@@ -50,12 +60,37 @@ async fn a_dry_run_prints_exactly_what_the_run_then_does() -> Outcome {
     scenario(async |stage| {
         let binary = stage.conduit_or_standin().await?;
         let bundle = tools::bundle(&binary).await?;
-        let host = stage.world.host_with(HOME, Needs { bundle: Some(bundle), ..Needs::default() }).await?;
-        let untouched = host.shell("find /opt /etc -printf '%p %C@\\n' | sort").await?;
-        let planned = host.shell(&format!("{INSTALL} install --bundle {BUNDLE} --dry-run")).await?;
-        unchanged("a bare host by a dry run", &untouched, &host.shell("find /opt /etc -printf '%p %C@\\n' | sort").await?)?;
-        let done = host.shell(&format!("{INSTALL} install --bundle {BUNDLE} 2>/dev/null")).await?;
-        must(planned.contains("would make ") && done.contains("made "), "sum up", format!("{planned}\n{done}"))?;
+        let host = stage
+            .world
+            .host_with(
+                HOME,
+                Needs {
+                    bundle: Some(bundle),
+                    ..Needs::default()
+                },
+            )
+            .await?;
+        let untouched = host
+            .shell("find /opt /etc -printf '%p %C@\\n' | sort")
+            .await?;
+        let planned = host
+            .shell(&format!("{INSTALL} install --bundle {BUNDLE} --dry-run"))
+            .await?;
+        unchanged(
+            "a bare host by a dry run",
+            &untouched,
+            &host
+                .shell("find /opt /etc -printf '%p %C@\\n' | sort")
+                .await?,
+        )?;
+        let done = host
+            .shell(&format!("{INSTALL} install --bundle {BUNDLE} 2>/dev/null"))
+            .await?;
+        must(
+            planned.contains("would make ") && done.contains("made "),
+            "sum up",
+            format!("{planned}\n{done}"),
+        )?;
         unchanged("the plan", &planned.replace("would make ", "made "), &done)
     })
     .await
@@ -70,12 +105,24 @@ async fn a_damaged_download_is_refused_and_the_old_server_stays() -> Outcome {
         let (mut content, digest) = another_build(&binary)?;
         let middle = content.len() / 2;
         content[middle] ^= 1;
-        let url = stage.world.authority().await?.offer("conduit", &content).await?;
+        let url = stage
+            .world
+            .authority()
+            .await?
+            .offer("conduit", &content)
+            .await?;
         let before = installation(&site).await?;
         let upgrade = format!("{INSTALL} upgrade --no-backup --url {url} --sha256 {digest}");
         let refused = site.host.try_shell(&upgrade).await?;
-        let said = format!("exit {}\n{}{}", refused.exit, refused.stdout, refused.stderr);
-        must(refused.exit == 3 && said.contains("SHA-256"), "refuse a damaged download by name", said)?;
+        let said = format!(
+            "exit {}\n{}{}",
+            refused.exit, refused.stdout, refused.stderr
+        );
+        must(
+            refused.exit == 3 && said.contains("SHA-256"),
+            "refuse a damaged download by name",
+            said,
+        )?;
         unchanged("the installation", &before, &installation(&site).await?)
     })
     .await
@@ -127,9 +174,22 @@ async fn a_closed_server_registers_nobody_yet_the_first_administrator_exists() -
         let admins = room(&admin, "admins", HOME).await?;
         let members = admin.members(&admins).await?;
         let expected = format!("@admin:{HOME}");
-        must(members.iter().any(|(user, how)| *user == expected && how == "join"), "make `admin` the administrator", format!("{members:?}"))?;
-        let others: Vec<_> = members.keys().filter(|user| **user != expected && user.localpart() != "conduit").collect();
-        must(others.is_empty(), "make nobody else an administrator", format!("{others:?}"))
+        must(
+            members
+                .iter()
+                .any(|(user, how)| *user == expected && how == "join"),
+            "make `admin` the administrator",
+            format!("{members:?}"),
+        )?;
+        let others: Vec<_> = members
+            .keys()
+            .filter(|user| **user != expected && user.localpart() != "conduit")
+            .collect();
+        must(
+            others.is_empty(),
+            "make nobody else an administrator",
+            format!("{others:?}"),
+        )
     })
     .await
 }
@@ -143,7 +203,11 @@ async fn bootstrap_applied_twice_sends_nothing() -> Outcome {
         let fleet = Fleet::settle(&site).await?;
         let before = fleet.fingerprint(&site).await?;
         let said = site.host.shell(&format!("{BOOTSTRAP} apply")).await?;
-        must(said.contains("sent 0 requests that change something"), "send nothing the second time", said)?;
+        must(
+            said.contains("sent 0 requests that change something"),
+            "send nothing the second time",
+            said,
+        )?;
         same("the site", &before, &fleet.fingerprint(&site).await?)
     })
     .await
@@ -158,9 +222,20 @@ async fn drift_from_the_manifest_is_shown_and_mended() -> Outcome {
         let site = fleet_site(stage).await?;
         let admin = login(stage, &site, "admin").await?;
         let intel = room(&admin, "fleet-intel", HOME).await?;
-        admin.send_state(&intel, "m.room.topic", "", &serde_json::json!({"topic": "gossip"})).await?;
+        admin
+            .send_state(
+                &intel,
+                "m.room.topic",
+                "",
+                &serde_json::json!({"topic": "gossip"}),
+            )
+            .await?;
         let plan = site.host.shell(&format!("{BOOTSTRAP} plan")).await?;
-        must(plan.contains("topic") && plan.contains("0 to add, 1 to change"), "show the drift", &plan)?;
+        must(
+            plan.contains("topic") && plan.contains("0 to add, 1 to change"),
+            "show the drift",
+            &plan,
+        )?;
         let again = site.host.shell(&format!("{BOOTSTRAP} plan")).await?;
         unchanged("the site by planning", &plan, &again)?;
         site.host.shell(&format!("{BOOTSTRAP} apply")).await?;
@@ -170,7 +245,11 @@ async fn drift_from_the_manifest_is_shown_and_mended() -> Outcome {
             .into_iter()
             .find(|event| event.kind == "m.room.topic")
             .map(|event| event.content["topic"].to_string());
-        must(topic.as_deref() == Some("\"Reports and findings\""), "mend the drift", format!("{topic:?}"))
+        must(
+            topic.as_deref() == Some("\"Reports and findings\""),
+            "mend the drift",
+            format!("{topic:?}"),
+        )
     })
     .await
 }
@@ -248,7 +327,12 @@ async fn a_restored_site_is_the_site_its_users_left() -> Outcome {
         let alexander = login(stage, &site, "alexander").await?;
         let social = room(&alexander, "fleet-social", HOME).await?;
         alexander.invite(&social, charlie.user_id()).await?;
-        charlie.join_via(social.as_str(), &[alexander.user_id().server_name().to_owned()]).await?;
+        charlie
+            .join_via(
+                social.as_str(),
+                &[alexander.user_id().server_name().to_owned()],
+            )
+            .await?;
         let rose = alexander.upload(ROSE.bytes, ROSE.content_type).await?;
         let hello = alexander.say(&social, "hello").await?;
         charlie.sees(&social, &hello).await?;
@@ -278,21 +362,46 @@ async fn a_site_is_restored_onto_a_new_host() -> Outcome {
         let site = fleet_site(stage).await?;
         let before = Fleet::settle(&site).await?.fingerprint(&site).await?;
         let snapshot = backed_up(&site).await?;
-        let brought = site.host.shell("cd /opt/conduit && tar -cf - backups secrets/restic-password | base64 -w0").await?;
+        let brought = site
+            .host
+            .shell("cd /opt/conduit && tar -cf - backups secrets/restic-password | base64 -w0")
+            .await?;
         let key = &before.signing_keys;
         // The old machine is gone; its name now points to the new one.
-        site.host.shell("systemctl disable --now conduit.service caddy.service").await?;
+        site.host
+            .shell("systemctl disable --now conduit.service caddy.service")
+            .await?;
         let conduit = stage.conduit().await?;
         let new = stage.world.site(HOME, &conduit).await?;
-        new.host.write("/root/brought", "600", brought.as_bytes()).await?;
-        new.host.shell("base64 -d /root/brought | tar -C /opt/conduit -xf -").await?;
-        new.follow("restore.md", &[("SNAPSHOT", &snapshot.id), ("EXISTING_DATA", "--replace")]).await?;
+        new.host
+            .write("/root/brought", "600", brought.as_bytes())
+            .await?;
+        new.host
+            .shell("base64 -d /root/brought | tar -C /opt/conduit -xf -")
+            .await?;
+        new.follow(
+            "restore.md",
+            &[("SNAPSHOT", &snapshot.id), ("EXISTING_DATA", "--replace")],
+        )
+        .await?;
         // The passwords came back with the site, so everybody can log in there.
         let fleet = Fleet::settle(&new).await?;
         let after = fleet.fingerprint(&new).await?;
-        must(*key == after.signing_keys, "bring the signing key to the new host", format!("{key:?}\n{:?}", after.signing_keys))?;
-        let lost: Vec<_> = before.rooms.keys().filter(|room| !after.rooms.contains_key(*room)).collect();
-        must(lost.is_empty(), "bring every room to the new host", format!("{lost:?}"))
+        must(
+            *key == after.signing_keys,
+            "bring the signing key to the new host",
+            format!("{key:?}\n{:?}", after.signing_keys),
+        )?;
+        let lost: Vec<_> = before
+            .rooms
+            .keys()
+            .filter(|room| !after.rooms.contains_key(*room))
+            .collect();
+        must(
+            lost.is_empty(),
+            "bring every room to the new host",
+            format!("{lost:?}"),
+        )
     })
     .await
 }
@@ -300,7 +409,8 @@ async fn a_site_is_restored_onto_a_new_host() -> Outcome {
 /// The script is killed at each of its steps in turn. Afterwards the server answers, the next backup is whole, and
 /// whatever is catalogued can be verified.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_killed_at_any_step_leaves_the_server_running_and_no_snapshot_that_is_not_whole() -> Outcome {
+async fn a_backup_killed_at_any_step_leaves_the_server_running_and_no_snapshot_that_is_not_whole()
+-> Outcome {
     scenario(async |stage| {
         let (site, _) = any_site(stage).await?;
         let steps = site
@@ -477,7 +587,8 @@ async fn giteas_port_answers_before_during_and_after_an_installation() -> Outcom
 }
 
 /// Stands for Gitea: something of the operator's that listens on port 3000.
-const GITEA: &str = "[Service]\nExecStart=/usr/bin/python3 -m http.server 3000 --directory /usr/share/caddy\n";
+const GITEA: &str =
+    "[Service]\nExecStart=/usr/bin/python3 -m http.server 3000 --directory /usr/share/caddy\n";
 
 /// What cannot work is refused before anything is touched, with the culprit named.
 #[tokio::test(flavor = "multi_thread")]
@@ -634,7 +745,10 @@ async fn two_synapse_sites_exchange_messages_through_the_same_proxies() -> Outco
 }
 
 /// One makes a room and invites, the other joins over federation, and each sees what the other says.
-async fn exchange(host: &harness::client::Client, guest: &harness::client::Client) -> harness::Result<()> {
+async fn exchange(
+    host: &harness::client::Client,
+    guest: &harness::client::Client,
+) -> harness::Result<()> {
     let garden = host.create_room("garden").await?;
     host.invite(&garden, guest.user_id()).await?;
     let via = host.user_id().server_name().to_owned();
@@ -655,7 +769,11 @@ async fn the_manifest_is_applied_to_synapse_as_well() -> Outcome {
         stage.put_to(&site.server);
         rehearse::apply_manifest(&site).await?;
         let said = rehearse::apply_manifest(&site).await?;
-        must(said.contains("sent 0 requests that change something"), "send nothing the second time", said)
+        must(
+            said.contains("sent 0 requests that change something"),
+            "send nothing the second time",
+            said,
+        )
     })
     .await
 }
@@ -669,13 +787,28 @@ async fn no_packet_leaves_the_lab() -> Outcome {
         let site = stage.world.site(HOME, &binary).await?;
         nothing_left(&stage.world).await?;
         // TEST-NET-1 (RFC 5737): nobody's address.
-        let tried = site.host.try_shell("curl --silent --max-time 2 http://192.0.2.1/").await?;
+        let tried = site
+            .host
+            .try_shell("curl --silent --max-time 2 http://192.0.2.1/")
+            .await?;
         must(tried.exit != 0, "reach nothing outside", tried.stdout)?;
-        let seen = nothing_left(&stage.world).await.err().map(|failure| failure.to_string()).unwrap_or_default();
-        must(seen.contains("192.0.2.1:80 (tcp)"), "see an attempt to leave", seen)?;
+        let seen = nothing_left(&stage.world)
+            .await
+            .err()
+            .map(|failure| failure.to_string())
+            .unwrap_or_default();
+        must(
+            seen.contains("192.0.2.1:80 (tcp)"),
+            "see an attempt to leave",
+            seen,
+        )?;
         stage.world.authority().await?.forget_escapes().await?;
         let named = site.host.try_shell("getent hosts matrix.org").await?;
-        must(named.exit != 0, "resolve no name but the lab's", named.stdout)
+        must(
+            named.exit != 0,
+            "resolve no name but the lab's",
+            named.stdout,
+        )
     })
     .await
 }
@@ -686,14 +819,25 @@ async fn two_rehearsals_at_once_do_not_disturb_each_other() -> Outcome {
     scenario(async |stage| {
         let binary = stage.conduit_or_standin().await?;
         let other = harness::world::World::open(harness::world::Options::default()).await?;
-        let (one, two) = tokio::try_join!(stage.world.site(HOME, &binary), other.site(HOME, &binary))?;
+        let (one, two) =
+            tokio::try_join!(stage.world.site(HOME, &binary), other.site(HOME, &binary))?;
         let key = "jq -r .public_key /opt/conduit/site.identity";
         let (first, second) = (one.host.shell(key).await?, two.host.shell(key).await?);
-        must(first != second, "be two sites of one name", format!("{first} {second}"))?;
+        must(
+            first != second,
+            "be two sites of one name",
+            format!("{first} {second}"),
+        )?;
         other.close().await?;
         let still = tokio::time::timeout(Duration::from_secs(30), one.ask_for_server());
-        let still = still.await.map_err(|_| Failure::harness("ask the one site after the other is gone: no answer"))??;
-        must(still == one.server, "go on when the other is gone", still.to_string())
+        let still = still.await.map_err(|_| {
+            Failure::harness("ask the one site after the other is gone: no answer")
+        })??;
+        must(
+            still == one.server,
+            "go on when the other is gone",
+            still.to_string(),
+        )
     })
     .await
 }
@@ -733,7 +877,8 @@ async fn a_server_older_than_the_installed_one_is_refused() -> Outcome {
 fn another_build(binary: &Binary) -> harness::Result<(Vec<u8>, String)> {
     let directory = tempfile::tempdir().or_environment(|| "make a directory".to_owned())?;
     let path = directory.path().join("conduit");
-    let mut content = std::fs::read(&binary.path).or_environment(|| "read the binary".to_owned())?;
+    let mut content =
+        std::fs::read(&binary.path).or_environment(|| "read the binary".to_owned())?;
     content.push(b'\n');
     std::fs::write(&path, &content).or_environment(|| "write another build".to_owned())?;
     Ok((content, harness::homeserver::sha256_of(&path)?))
@@ -762,8 +907,17 @@ async fn the_published_zone_is_the_one_that_the_lab_serves() -> Outcome {
     scenario(async |stage| {
         let (site, _) = any_site(stage).await?;
         let zone = authority::zone_for(HOME, &site.host.address)?;
-        must(!zone.contains(authority::PRODUCTION_ADDRESS), "never serve the production address", zone)?;
-        let address = site.host.shell(&format!("getent ahostsv4 matrix.{HOME} | head -1 | cut -d' ' -f1")).await?;
+        must(
+            !zone.contains(authority::PRODUCTION_ADDRESS),
+            "never serve the production address",
+            zone,
+        )?;
+        let address = site
+            .host
+            .shell(&format!(
+                "getent ahostsv4 matrix.{HOME} | head -1 | cut -d' ' -f1"
+            ))
+            .await?;
         must(address == site.host.address, "point to the host", address)
     })
     .await
