@@ -125,6 +125,7 @@ impl Authority {
         } = world;
         let what = || "start the lab's name server and certificate authority".to_owned();
         let image = Image::Host;
+        let making = crate::docker::making().await;
         let container = GenericImage::new(image.repository(), &image.tag())
             .with_cmd([
                 "sh",
@@ -160,6 +161,7 @@ impl Authority {
             .start()
             .await
             .or_environment(what)?;
+        drop(making);
         let address = container
             .get_bridge_ip_address()
             .await

@@ -12,7 +12,9 @@ use bollard::query_parameters::{
 use futures_util::{StreamExt, TryStreamExt};
 use std::collections::HashMap;
 use std::pin::Pin;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The label of everything that this project makes; its value is the run's name.
 pub const RUN_LABEL: &str = "fleet.run";
@@ -20,6 +22,24 @@ pub const RUN_LABEL: &str = "fleet.run";
 pub const WORLD_LABEL: &str = "fleet.world";
 /// The label that names the process which made it, as `pid@boot-id`, so that leftovers of dead processes are found.
 pub const OWNER_LABEL: &str = "fleet.owner";
+
+/// Held shared while docker makes something for this process, alone once nothing may be made any more. What docker
+/// makes for somebody who has left in the meantime would be found by nobody.
+static MAKING: RwLock<()> = RwLock::const_new(());
+
+/// To be held while docker makes something; waits for ever once the process is about to end. Never hold two: the
+/// second would wait for who waits for the first.
+pub(crate) async fn making() -> RwLockReadGuard<'static, ()> {
+    MAKING.read().await
+}
+
+/// Returns once docker makes nothing for this process any more, and holds what is to be made next; `None` if docker
+/// is still at it after a time that a person would not wait for.
+pub(crate) async fn no_more_making() -> Option<RwLockWriteGuard<'static, ()>> {
+    tokio::time::timeout(Duration::from_secs(20), MAKING.write())
+        .await
+        .ok()
+}
 
 /// A connection to the docker daemon of this machine.
 #[derive(Clone)]
@@ -198,7 +218,7 @@ impl Docker {
             {
                 return Ok(exit);
             }
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
@@ -258,7 +278,10 @@ impl Docker {
                 labels: Some(labels.clone()),
                 ..Default::default()
             };
-            match self.api.create_network(request).await {
+            let making = making().await;
+            let created = self.api.create_network(request).await;
+            drop(making);
+            match created {
                 Ok(_) => return Ok(subnet),
                 Err(error) if error.to_string().contains("overlaps") => last = Some(error),
                 Err(error) => {
@@ -286,6 +309,7 @@ impl Docker {
             driver_opts: (!options.is_empty()).then_some(options),
             ..Default::default()
         };
+        let _making = making().await;
         self.api
             .create_volume(request)
             .await

@@ -141,7 +141,9 @@ impl Host {
         if let Some(bundle) = &needs.bundle {
             request = request.with_mount(read_only(bundle, BUNDLE));
         }
+        let making = crate::docker::making().await;
         let container = request.start().await.or_environment(what)?;
+        drop(making);
         let address = container
             .get_bridge_ip_address()
             .await

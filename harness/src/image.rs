@@ -165,8 +165,13 @@ async fn registry_has(image: &str) -> bool {
     matches!(tokio::time::timeout(Duration::from_secs(120), pull).await, Ok(Ok(status)) if status.success())
 }
 
+/// The container that this process builds an image in. It has no owner's label, which its image would inherit.
+pub(crate) fn build_container() -> String {
+    format!("fleet-build-{}", std::process::id())
+}
+
 async fn pull_and_configure(task: &ui::Task) -> Result<()> {
-    let name = format!("fleet-build-{}", std::process::id());
+    let name = build_container();
     let script = format!(
         "export DEBIAN_FRONTEND=noninteractive; apt-get update && apt-get install -y --no-install-recommends {} && \
          {CONFIGURE}",
@@ -325,7 +330,7 @@ async fn build_synapse(task: &ui::Task) -> Result<()> {
         SYNAPSE,
     ];
     run(task, "python3", &arguments).await?;
-    let name = format!("fleet-build-{}", std::process::id());
+    let name = build_container();
     let reference = Image::Host.reference();
     // Compiled here, by the interpreter that will run it: otherwise every start would do it again.
     let compile = ["python3", "-m", "compileall", "-q", "-j2", SYNAPSE_PATH];

@@ -194,12 +194,14 @@ fn parse_variable(text: &str) -> std::result::Result<(String, String), String> {
 #[tokio::main]
 async fn main() -> ExitCode {
     ui::enable();
-    match run(Cli::parse().verb).await {
-        Ok(exit) => exit.into(),
-        Err(failure) => {
+    match world::unless_interrupted(run(Cli::parse().verb)).await {
+        Some(Ok(exit)) => exit.into(),
+        Some(Err(failure)) => {
             eprintln!("error: {failure}");
             Exit::from(failure.blame).into()
         }
+        // At once: a thread that waits for an answer on the terminal would keep the runtime from ending.
+        None => std::process::exit(Exit::Interrupted.code().into()),
     }
 }
 
@@ -356,12 +358,8 @@ async fn up(arguments: &Up) -> Result<Exit> {
             Failure::environment("bring a site up: there is no Conduit")
                 .hint("give one with `--conduit PATH`")
         })?;
-    let world = World::open(Options {
-        keep: true,
-        ..Options::default()
-    })
-    .await?;
-    world::remember_kept(world.name(), &format!("site {}", arguments.server_name))?;
+    // Kept only once it stands: what failed on the way, or was interrupted, is no site.
+    let world = World::open(Options::default()).await?;
     let site = world.site(&arguments.server_name, &conduit).await?;
     site.follow("bootstrap.md", &[]).await?;
     let root = world.run().join("root.crt");
@@ -391,6 +389,7 @@ async fn up(arguments: &Up) -> Result<Exit> {
     ))?;
     ui::show(format!("             {base}/_matrix/client/versions\n"))?;
     ui::show(format!("remove     cargo fleet down {}\n", world.name()))?;
+    world.keep(&format!("site {name}"))?;
     Ok(Exit::Ok)
 }
 
@@ -481,7 +480,7 @@ async fn follow(arguments: &Follow) -> Result<Exit> {
     } else {
         arguments.after.iter().map(|path| locate(path)).collect()
     };
-    let mut given: BTreeMap<_, _> = arguments.plan.variables.iter().cloned().collect();
+    let given: BTreeMap<_, _> = arguments.plan.variables.iter().cloned().collect();
     // The documents' mistakes, and the command line's, are said before anything is made.
     judge_before_following(&path, &before, &given)?;
     let conduit = match setup::provide_conduit(arguments.server.conduit.as_deref()).await? {
@@ -495,25 +494,54 @@ async fn follow(arguments: &Follow) -> Result<Exit> {
         run: None,
     })
     .await?;
-    if arguments.vary.keep {
-        world::remember_kept(world.name(), "follow")?;
+    match follow_all(&world, &conduit, &path, &before, given).await {
+        Ok(results) => {
+            for (name, value) in results {
+                ui::show(format!("{name}={value}\n"))?;
+            }
+        }
+        Err(failure) => {
+            let evidence = world.run().join("evidence");
+            // What went wrong first is what matters.
+            match world.collect_evidence(&evidence).await {
+                Ok(()) => ui::say(format!("evidence: {}", evidence.display())),
+                Err(broken) => ui::say(format!("the evidence could not be kept: {broken}")),
+            }
+            return Err(failure);
+        }
     }
+    ui::say(format!(
+        "transcripts: {}",
+        world.run().join("transcripts").display()
+    ));
+    world.close().await?;
+    Ok(Exit::Ok)
+}
+
+/// Boots a host and follows the runbooks there; the answer is what the last one hands out.
+async fn follow_all(
+    world: &World,
+    conduit: &homeserver::Binary,
+    path: &Path,
+    before: &[PathBuf],
+    mut given: BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>> {
     let server_name = given
         .get("SERVER_NAME")
         .map_or(harness::authority::PRODUCTION_NAME, String::as_str);
     let needs = Needs {
-        bundle: Some(tools::bundle(&conduit).await?),
+        bundle: Some(tools::bundle(conduit).await?),
         ..Needs::default()
     };
     let host = world.host_with(server_name, needs).await?;
     let mut results = BTreeMap::new();
-    for earlier in &before {
+    for earlier in before {
         let known = results
             .iter()
             .chain(&given)
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect();
-        results.extend(follow_one(&world, &host, earlier, &known).await?);
+        results.extend(follow_one(world, &host, earlier, &known).await?);
     }
     if before.iter().any(|earlier| earlier.ends_with("backup.md")) {
         // The host that made the backup still has the data that it is a backup of.
@@ -522,21 +550,7 @@ async fn follow(arguments: &Follow) -> Result<Exit> {
             .or_insert_with(|| "--replace".to_owned());
     }
     results.extend(given);
-    let outcome = follow_one(&world, &host, &path, &results).await;
-    if outcome.is_err() {
-        let evidence = world.run().join("evidence");
-        world.collect_evidence(&evidence).await?;
-        ui::say(format!("evidence: {}", evidence.display()));
-    }
-    for (name, value) in outcome? {
-        ui::show(format!("{name}={value}\n"))?;
-    }
-    ui::say(format!(
-        "transcripts: {}",
-        world.run().join("transcripts").display()
-    ));
-    world.close().await?;
-    Ok(Exit::Ok)
+    follow_one(world, &host, path, &results).await
 }
 
 /// Reads every runbook, and plans the last one with what is given and with whatever the earlier ones hand out.

@@ -139,6 +139,9 @@ pub fn requires_conduit() -> bool {
 
 /// Nothing in this world tried to send a packet out of the lab.
 pub async fn nothing_left(world: &World) -> Result<()> {
+    if !world.has_machines() {
+        return Ok(());
+    }
     let mut escapes = world.authority().await?.escapes().await?;
     if escapes.is_empty() {
         return Ok(());

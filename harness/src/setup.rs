@@ -42,7 +42,7 @@ pub async fn setup(yes: bool) -> Result<()> {
     for &need in &missing {
         ui::say(format!("  - {}", describe(need).await));
     }
-    if !yes && !agreed()? {
+    if !yes && !agreed().await? {
         return Err(Failure::environment("set this machine up: not agreed to")
             .hint("pass `--yes`, or do the above by hand"));
     }
@@ -125,18 +125,19 @@ async fn describe(need: Need) -> String {
     }
 }
 
-fn agreed() -> Result<bool> {
+/// Asked in a thread of its own, so that Ctrl-C is heard meanwhile.
+async fn agreed() -> Result<bool> {
     if !std::io::stdin().is_terminal() {
         return Ok(false);
     }
     eprint!("go on? [y/N] ");
     let what = || "ask on the terminal".to_owned();
     std::io::stderr().flush().or_environment(what)?;
-    let mut answer = String::new();
-    std::io::stdin()
-        .lock()
-        .read_line(&mut answer)
-        .or_environment(what)?;
+    let reading = tokio::task::spawn_blocking(|| {
+        let mut answer = String::new();
+        std::io::stdin().lock().read_line(&mut answer).map(|_| answer)
+    });
+    let answer = reading.await.or_harness(what)?.or_environment(what)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 

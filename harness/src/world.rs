@@ -8,7 +8,8 @@ use crate::host::{Host, Ports};
 use crate::image::Image;
 use crate::record::Recorder;
 use crate::{paths, ui};
-use std::collections::BTreeMap;
+use bollard::query_parameters::RemoveContainerOptionsBuilder;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -79,7 +80,7 @@ impl World {
     pub async fn open(options: Options) -> Result<Self> {
         let docker = Docker::connect().await?;
         Image::Host.require(&docker).await?;
-        guard_against_interruption(options.keep);
+        guard_against_interruption();
         sweep_leftovers_once(&docker).await?;
         let seed = options
             .seed
@@ -103,10 +104,20 @@ impl World {
                 .into_owned(),
             world: name.clone(),
         };
-        let pairs = labels.pairs("network").into_iter().collect();
-        let subnet = docker.create_closed_network(&name, pairs).await?;
         let keep =
             options.keep || std::env::var_os("HARNESS_KEEP").is_some_and(|value| value == "1");
+        if keep {
+            // Before anything is made: the sweep of another process must not take it for a leftover.
+            remember_kept(&name, &run.display().to_string())?;
+        }
+        let pairs = labels.pairs("network").into_iter().collect();
+        let subnet = match docker.create_closed_network(&name, pairs).await {
+            Ok(subnet) => subnet,
+            Err(failure) => {
+                forget_kept(&name);
+                return Err(failure);
+            }
+        };
         Ok(Self {
             inner: Arc::new(
                 Inner {
@@ -228,6 +239,11 @@ impl World {
             .or_environment(|| format!("write `{}`", steps.display()))
     }
 
+    /// Whether any machine was booted here.
+    pub fn has_machines(&self) -> bool {
+        !self.machines().is_empty()
+    }
+
     fn machines(&self) -> Vec<(String, String, Ports)> {
         self.inner
             .machines
@@ -236,9 +252,14 @@ impl World {
             .clone()
     }
 
-    /// Leaves everything standing.
-    pub fn keep(&self) {
+    /// Leaves everything standing, until it is taken down by name; `note` says what it is.
+    ///
+    /// # Errors
+    /// The environment's: it could not be noted, and would be taken for a leftover.
+    pub fn keep(&self, note: &str) -> Result<()> {
+        remember_kept(self.name(), note)?;
         self.inner.keep.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Removes everything that this world made.
@@ -300,20 +321,21 @@ fn remove_blocking(label: &str) -> Result<()> {
         .enable_all()
         .build()
         .or_harness(|| "start a runtime to clean up".to_owned())?;
-    runtime.block_on(async {
-        let docker = Docker::connect().await?;
-        // What is being created while we remove appears in the next round.
-        for _ in 0..5 {
-            if docker
-                .remove_labelled(label)
-                .await
-                .is_ok_and(Removed::is_empty)
-            {
-                return Ok(());
-            }
+    runtime.block_on(async { remove_all_of(&Docker::connect().await?, label).await })
+}
+
+/// What is being created while we remove appears in the next round.
+async fn remove_all_of(docker: &Docker, label: &str) -> Result<()> {
+    for _ in 0..5 {
+        if docker
+            .remove_labelled(label)
+            .await
+            .is_ok_and(Removed::is_empty)
+        {
+            return Ok(());
         }
-        docker.remove_labelled(label).await.map(|_| ())
-    })
+    }
+    docker.remove_labelled(label).await.map(|_| ())
 }
 
 /// This process, in a way that survives the reuse of process ids.
@@ -400,7 +422,7 @@ pub fn kept_worlds() -> Vec<String> {
 }
 
 /// Remembers a world as kept on purpose; `note` says what it is.
-pub fn remember_kept(world: &str, note: &str) -> Result<()> {
+fn remember_kept(world: &str, note: &str) -> Result<()> {
     let directory = paths::runs().join("kept");
     let what = || format!("note that `{world}` is kept");
     std::fs::create_dir_all(&directory).or_environment(what)?;
@@ -413,25 +435,96 @@ pub fn forget_kept(world: &str) {
     let _ = std::fs::remove_file(paths::runs().join("kept").join(world));
 }
 
-/// On Ctrl-C or SIGTERM everything that this process made is removed before it ends with 130.
-fn guard_against_interruption(keep: bool) {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
+/// Whether somebody has taken over what happens on a signal.
+static GUARDED: Once = Once::new();
+
+/// On Ctrl-C, SIGTERM or SIGHUP everything that this process made is removed before it ends with 130.
+///
+/// A test runner's threads cannot be unwound from here, so that another thread removes what they made.
+fn guard_against_interruption() {
+    GUARDED.call_once(|| {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
         let signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM]);
         let Ok(mut signals) = signals else { return };
         std::thread::spawn(move || {
             if signals.forever().next().is_some() {
-                if !keep {
-                    eprintln!("\ninterrupted: removing everything that was made");
-                    if let Err(failure) = remove_blocking(&format!("{OWNER_LABEL}={}", owner())) {
-                        eprintln!("{failure}\nhint: run `cargo fleet clean`");
-                    }
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build();
+                if let Ok(runtime) = runtime {
+                    runtime.block_on(async {
+                        let _none_begins = crate::docker::no_more_making().await;
+                        remove_own().await;
+                    });
                 }
                 std::process::exit(crate::verdict::Exit::Interrupted.code().into());
             }
         });
     });
+}
+
+/// Does the work of a command line, unless Ctrl-C, SIGTERM or SIGHUP comes first. Then the work is dropped, so that its
+/// processes, temporary directories and worlds go with it, and what docker was just making for it is removed; the
+/// answer is `None`. What is kept on purpose stays.
+pub async fn unless_interrupted<T>(work: impl Future<Output = T>) -> Option<T> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let kinds = [
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+    ];
+    let mut signals: Vec<_> = kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect();
+    GUARDED.call_once(|| {});
+    let mut work = Box::pin(work);
+    let interruption = futures_util::future::select_all(
+        signals.iter_mut().map(|signal| Box::pin(signal.recv())),
+    );
+    tokio::select! {
+        outcome = &mut work => return Some(outcome),
+        _ = interruption => {}
+    }
+    // It goes on until nothing is in the making: what docker makes for somebody who has left is nobody's.
+    let _none_begins = tokio::select! {
+        biased;
+        guard = crate::docker::no_more_making() => guard,
+        _ = &mut work => None,
+    };
+    drop(work);
+    remove_own().await;
+    None
+}
+
+/// Removes everything that this process made and was not told to keep; says what it does.
+async fn remove_own() {
+    eprintln!("\ninterrupted: removing everything that was made");
+    let Ok(docker) = Docker::connect().await else {
+        return; // Then nothing was made.
+    };
+    let force = RemoveContainerOptionsBuilder::new().force(true).build();
+    let build = crate::image::build_container();
+    // There mostly is none.
+    let _ = docker.api().remove_container(&build, Some(force)).await;
+    let outcome = async {
+        let (owner, kept) = (owner(), kept_worlds());
+        let own: BTreeSet<String> = docker
+            .values_of(OWNER_LABEL)
+            .await?
+            .into_iter()
+            .filter(|labels| labels.get(OWNER_LABEL) == Some(&owner))
+            .filter_map(|labels| labels.get(WORLD_LABEL).cloned())
+            .collect();
+        for world in own {
+            if kept.contains(&world) {
+                eprintln!("kept `{world}`: remove it with `cargo fleet down {world}`");
+            } else {
+                remove_all_of(&docker, &format!("{WORLD_LABEL}={world}")).await?;
+            }
+        }
+        Ok::<_, Failure>(())
+    };
+    if let Err(failure) = outcome.await {
+        eprintln!("{failure}\nhint: run `cargo fleet clean`");
+    }
 }
 
 /// Numbers the worlds of this process.

@@ -7,7 +7,7 @@ use harness::homeserver::Server;
 use harness::host::{CgroupMode, cgroup_mode};
 use harness::image::Image;
 use harness::probe::{self, ProbeState, Watch};
-use harness::scenario::{Outcome, Stage, scenario};
+use harness::scenario::{Outcome, Stage, nothing_left, scenario};
 use harness::world::{self, Options, World};
 use harness::{Blame, Failure, OrBlame, Result, paths, tools};
 use scenarios::{ABROAD, HOME, must};
@@ -30,6 +30,11 @@ const LONG: Duration = Duration::from_secs(120);
 async fn ctrl_c_removes_everything_that_was_made() -> Outcome {
     scenario(async |stage| {
         let docker = to_the_lab(stage).await?;
+        let mut fleet = Fleet::begin(&["follow", "install.md"]).await?;
+        fleet.says("with conduit").await?;
+        fleet
+            .interrupted_leaves_nothing(&docker, "INT", "before anything was made")
+            .await?;
         // While the network is made, the name server, the host, the boot.
         for milliseconds in [0, 40, 80, 160, 320, 640, 1280] {
             let mut fleet = Fleet::begin(&["follow", "install.md"]).await?;
@@ -337,49 +342,54 @@ async fn the_lab_never_touches_the_containers_of_others() -> Outcome {
     .await
 }
 
-/// Two at once, for the same server name: each has its own network and machines, and when one ends the other goes on.
+/// Two at once, for the same server name: each has its own network and machines, neither reaches the other, and when
+/// one ends the other goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_worlds_at_once_do_not_disturb_each_other() -> Outcome {
     scenario(async |stage| {
         let docker = to_the_lab(stage).await?;
-        let other = World::open(Options::default()).await?;
-        let (here, there) = tokio::try_join!(stage.world.host(HOME), other.host(HOME))?;
-        must(
-            here.address != there.address,
-            "give each its own network",
-            format!("{} {}", here.address, there.address),
+        let (garden, meadow) = tokio::try_join!(
+            World::open(Options::default()),
+            World::open(Options::default())
         )?;
-        let reach = format!(
-            "curl --max-time 2 -s -o /dev/null http://{}/",
-            there.address
-        );
-        let reached = here.try_shell(&reach).await?;
-        must(
-            reached.exit != 0,
-            "reach nothing of another world",
-            format!("{reached:?}"),
-        )?;
-        let itself = here
-            .try_shell(&format!(
-                "curl --max-time 2 -s -o /dev/null http://{}/",
-                here.address
-            ))
-            .await?;
+        let (here, there) = tokio::try_join!(garden.host(HOME), meadow.host(HOME))?;
+        let ask = |address: &str| format!("curl --max-time 2 -s -o /dev/null http://{address}/");
+        let itself = here.try_shell(&ask(&here.address)).await?;
         must(
             itself.exit == 0,
             "reach its own proxy",
             format!("{itself:?}"),
         )?;
-        let name = other.name().to_owned();
-        other.close().await?;
+        let reached = here.try_shell(&ask(&there.address)).await?;
+        must(
+            reached.exit != 0,
+            "reach nothing of another world",
+            format!("{reached:?}"),
+        )?;
+        // That attempt was one to leave its world, and is known there alone.
+        let escaped = nothing_left(&garden)
+            .await
+            .err()
+            .map(|failure| failure.to_string())
+            .unwrap_or_default();
+        must(
+            escaped.contains(&there.address),
+            "note an attempt to reach another world",
+            escaped,
+        )?;
+        nothing_left(&meadow).await?;
+        let name = meadow.name().to_owned();
+        meadow.close().await?;
         let left = of_world(&docker, &name).await?;
         must(
             left.is_empty(),
-            "remove the other world",
+            "remove a world that is closed",
             format!("{left:?}"),
         )?;
         let state = here
-            .shell("systemctl is-system-running; getent ahostsv4 matrix.timmy.foundation")
+            .shell(&format!(
+                "systemctl is-system-running; getent ahostsv4 matrix.{HOME}"
+            ))
             .await?;
         must(
             state.contains("running") && state.contains(&here.address),
