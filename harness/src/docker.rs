@@ -4,7 +4,9 @@
 use crate::failure::{Failure, OrBlame, Result};
 use bollard::container::LogOutput;
 use bollard::exec::{CreateExecOptions, StartExecResults};
-use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest, VolumeCreateRequest};
+use bollard::models::{
+    ContainerSummary, Ipam, IpamConfig, Network, NetworkCreateRequest, Volume, VolumeCreateRequest,
+};
 use bollard::query_parameters::{
     ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder,
     RemoveContainerOptionsBuilder, RemoveVolumeOptionsBuilder,
@@ -320,19 +322,9 @@ impl Docker {
     /// Removes every container, network and volume with that label (`key` or `key=value`), and says how many.
     /// What somebody else removed meanwhile counts as removed.
     pub async fn remove_labelled(&self, label: &str) -> Result<Removed> {
-        let filters = HashMap::from([("label", vec![label])]);
-        let mut removed = Removed::default();
         let what = || format!("remove everything labelled `{label}`");
-        let containers = self
-            .api
-            .list_containers(Some(
-                ListContainersOptionsBuilder::new()
-                    .all(true)
-                    .filters(&filters)
-                    .build(),
-            ))
-            .await
-            .or_environment(what)?;
+        let mut removed = Removed::default();
+        let containers = self.containers(label).await.or_environment(what)?;
         let removals = containers
             .iter()
             .filter_map(|container| container.id.as_deref())
@@ -346,25 +338,11 @@ impl Docker {
         for outcome in futures_util::future::join_all(removals).await {
             removed.containers += gone(outcome).or_environment(what)?;
         }
-        let networks = self
-            .api
-            .list_networks(Some(
-                ListNetworksOptionsBuilder::new().filters(&filters).build(),
-            ))
-            .await
-            .or_environment(what)?;
-        for network in networks.iter().filter_map(|network| network.id.as_deref()) {
-            removed.networks +=
-                gone(self.api.remove_network(network).await).or_environment(what)?;
+        for network in self.networks(label).await.or_environment(what)? {
+            let id = network.id.unwrap_or_default();
+            removed.networks += gone(self.api.remove_network(&id).await).or_environment(what)?;
         }
-        let volumes = self
-            .api
-            .list_volumes(Some(
-                ListVolumesOptionsBuilder::new().filters(&filters).build(),
-            ))
-            .await
-            .or_environment(what)?;
-        for volume in volumes.volumes.unwrap_or_default() {
+        for volume in self.volumes(label).await.or_environment(what)? {
             let options = RemoveVolumeOptionsBuilder::new().force(true).build();
             removed.volumes += gone(self.api.remove_volume(&volume.name, Some(options)).await)
                 .or_environment(what)?;
@@ -372,47 +350,48 @@ impl Docker {
         Ok(removed)
     }
 
-    /// The values of `label` on all containers, networks and volumes that carry it.
+    /// The labels of every container, network and volume that carries `label`.
     pub async fn values_of(&self, label: &str) -> Result<Vec<HashMap<String, String>>> {
-        let filters = HashMap::from([("label", vec![label])]);
         let what = || format!("list what is labelled `{label}`");
-        let containers = self
-            .api
-            .list_containers(Some(
-                ListContainersOptionsBuilder::new()
-                    .all(true)
-                    .filters(&filters)
-                    .build(),
-            ))
-            .await
-            .or_environment(what)?;
-        let networks = self
-            .api
-            .list_networks(Some(
-                ListNetworksOptionsBuilder::new().filters(&filters).build(),
-            ))
-            .await
-            .or_environment(what)?;
-        let volumes = self
-            .api
-            .list_volumes(Some(
-                ListVolumesOptionsBuilder::new().filters(&filters).build(),
-            ))
-            .await
-            .or_environment(what)?;
+        let containers = self.containers(label).await.or_environment(what)?;
+        let networks = self.networks(label).await.or_environment(what)?;
+        let volumes = self.volumes(label).await.or_environment(what)?;
         Ok(containers
             .into_iter()
             .filter_map(|container| container.labels)
             .chain(networks.into_iter().filter_map(|network| network.labels))
-            .chain(
-                volumes
-                    .volumes
-                    .unwrap_or_default()
-                    .into_iter()
-                    .map(|volume| volume.labels),
-            )
+            .chain(volumes.into_iter().map(|volume| volume.labels))
             .collect())
     }
+
+    async fn containers(&self, label: &str) -> Answer<Vec<ContainerSummary>> {
+        let options = ListContainersOptionsBuilder::new()
+            .all(true)
+            .filters(&by(label))
+            .build();
+        self.api.list_containers(Some(options)).await
+    }
+
+    async fn networks(&self, label: &str) -> Answer<Vec<Network>> {
+        let options = ListNetworksOptionsBuilder::new()
+            .filters(&by(label))
+            .build();
+        self.api.list_networks(Some(options)).await
+    }
+
+    async fn volumes(&self, label: &str) -> Answer<Vec<Volume>> {
+        let options = ListVolumesOptionsBuilder::new().filters(&by(label)).build();
+        let listed = self.api.list_volumes(Some(options)).await?;
+        Ok(listed.volumes.unwrap_or_default())
+    }
+}
+
+/// What docker answers.
+type Answer<T> = std::result::Result<T, bollard::errors::Error>;
+
+/// The filter for what carries a label.
+fn by(label: &str) -> HashMap<&'static str, Vec<&str>> {
+    HashMap::from([("label", vec![label])])
 }
 
 /// How much was removed.
@@ -434,9 +413,7 @@ impl Removed {
 }
 
 /// Counts a removal; what is already gone, or being removed, is gone.
-fn gone(
-    outcome: std::result::Result<(), bollard::errors::Error>,
-) -> std::result::Result<usize, bollard::errors::Error> {
+fn gone(outcome: Answer<()>) -> Answer<usize> {
     match outcome {
         Ok(()) => Ok(1),
         Err(bollard::errors::Error::DockerResponseServerError {

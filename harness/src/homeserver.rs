@@ -21,7 +21,7 @@ pub const PINNED_SHA256: &str = "589867ce1a0fb07c104feae8f0d5e15aee8328983bdc4eb
 pub const PINNED_URL: &str =
     "https://gitlab.com/famedly/conduit/-/jobs/12572491120/artifacts/raw/x86_64-unknown-linux-musl";
 /// The official container image of the pinned release; it has no shell, so the binary is copied out of it.
-pub const PINNED_IMAGE: &str = "registry.gitlab.com/famedly/conduit/matrix-conduit:v0.10.12";
+pub const PINNED_IMAGE: &str = "matrixconduit/matrix-conduit:v0.10.12";
 
 /// A homeserver implementation and its version, as reports name it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -251,6 +251,7 @@ async fn download() -> Result<PathBuf> {
     }
     let task = ui::Task::begin(1, format!("download Conduit {PINNED_VERSION}"));
     let what = || format!("download Conduit {PINNED_VERSION}");
+    crate::site::use_crypto();
     let client = reqwest::Client::builder()
         .connect_timeout(Duration::from_secs(10))
         .timeout(Duration::from_secs(600))

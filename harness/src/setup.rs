@@ -135,7 +135,10 @@ async fn agreed() -> Result<bool> {
     std::io::stderr().flush().or_environment(what)?;
     let reading = tokio::task::spawn_blocking(|| {
         let mut answer = String::new();
-        std::io::stdin().lock().read_line(&mut answer).map(|_| answer)
+        std::io::stdin()
+            .lock()
+            .read_line(&mut answer)
+            .map(|_| answer)
     });
     let answer = reading.await.or_harness(what)?.or_environment(what)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

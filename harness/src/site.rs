@@ -229,10 +229,14 @@ impl Site {
     }
 }
 
+/// One crypto provider for the process, before the first TLS client is made. A second installation is the same one.
+pub(crate) fn use_crypto() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 /// A client for the sites of one world.
 pub fn client(root_certificate: &str, sites: &[(&str, Ports)]) -> Result<reqwest::Client> {
-    // One crypto provider for the process; a second installation is the same one.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    use_crypto();
     let what = || "make an HTTP client for the lab".to_owned();
     let mut names = BTreeMap::new();
     for &(name, ports) in sites {

@@ -410,9 +410,10 @@ pub async fn sweep_leftovers(docker: &Docker) -> Result<Removed> {
     Ok(total)
 }
 
-/// The worlds that `--keep` or `fleet up` left standing, by name: a file each under `target/fleet/kept/`.
+/// The worlds that `--keep` or `fleet up` left standing, by name: a file each in the cache of
+/// this user, so that the worlds of one checkout are safe from the janitor of another.
 pub fn kept_worlds() -> Vec<String> {
-    std::fs::read_dir(paths::runs().join("kept"))
+    std::fs::read_dir(paths::cache().join("kept"))
         .map(|entries| {
             entries
                 .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
@@ -423,7 +424,7 @@ pub fn kept_worlds() -> Vec<String> {
 
 /// Remembers a world as kept on purpose; `note` says what it is.
 fn remember_kept(world: &str, note: &str) -> Result<()> {
-    let directory = paths::runs().join("kept");
+    let directory = paths::cache().join("kept");
     let what = || format!("note that `{world}` is kept");
     std::fs::create_dir_all(&directory).or_environment(what)?;
     std::fs::write(directory.join(world), note).or_environment(what)
@@ -432,7 +433,7 @@ fn remember_kept(world: &str, note: &str) -> Result<()> {
 /// Forgets a kept world.
 pub fn forget_kept(world: &str) {
     // Already forgotten is forgotten.
-    let _ = std::fs::remove_file(paths::runs().join("kept").join(world));
+    let _ = std::fs::remove_file(paths::cache().join("kept").join(world));
 }
 
 /// Whether somebody has taken over what happens on a signal.
@@ -473,12 +474,14 @@ pub async fn unless_interrupted<T>(work: impl Future<Output = T>) -> Option<T> {
         SignalKind::terminate(),
         SignalKind::hangup(),
     ];
-    let mut signals: Vec<_> = kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect();
+    let mut signals: Vec<_> = kinds
+        .into_iter()
+        .filter_map(|kind| signal(kind).ok())
+        .collect();
     GUARDED.call_once(|| {});
     let mut work = Box::pin(work);
-    let interruption = futures_util::future::select_all(
-        signals.iter_mut().map(|signal| Box::pin(signal.recv())),
-    );
+    let interruption =
+        futures_util::future::select_all(signals.iter_mut().map(|signal| Box::pin(signal.recv())));
     tokio::select! {
         outcome = &mut work => return Some(outcome),
         _ = interruption => {}
