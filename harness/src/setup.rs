@@ -46,6 +46,9 @@ pub async fn setup(yes: bool) -> Result<()> {
         return Err(Failure::environment("set this machine up: not agreed to")
             .hint("pass `--yes`, or do the above by hand"));
     }
+    if missing.contains(&Need::Daemon) {
+        may_start_a_daemon()?;
+    }
     for need in missing {
         meet(need).await?;
     }
@@ -189,6 +192,19 @@ async fn install(packages: &[&str]) -> Result<()> {
     }
     task.end("done");
     Ok(())
+}
+
+/// A daemon that we start is not the one that `DOCKER_HOST` names.
+fn may_start_a_daemon() -> Result<()> {
+    match std::env::var("DOCKER_HOST") {
+        Ok(named) if !named.is_empty() && named != "unix:///var/run/docker.sock" => {
+            let what =
+                format!("reach the docker daemon: none answers at `{named}`, which DOCKER_HOST names");
+            Err(Failure::environment(what)
+                .hint("start that one, or unset DOCKER_HOST to use this machine's own"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Starts the daemon the way this machine starts services, or as a process of its own where no systemd runs.

@@ -66,6 +66,8 @@ fn program(target: &Path) -> Command {
         .env("CARGO_TARGET_DIR", target)
         .env("CONDUIT_BIN", input("pinned"))
         .env("COLUMNS", "100")
+        // Were a refusal missing, nothing could be installed or started by these tests.
+        .env("PATH", "/nonexistent")
         .env_remove("HARNESS_KEEP")
         .env_remove("HARNESS_SEED");
     program
@@ -358,6 +360,20 @@ fn nothing_is_installed_or_started_that_nobody_agreed_to() {
                 "  - the docker image fleet-synapse:",
                 "error: set this machine up: not agreed to",
                 "hint: pass `--yes`, or do the above by hand",
+            ],
+        );
+    }
+}
+
+/// Agreed to or not: the daemon of this machine would not be the one that was asked for.
+#[test]
+fn no_daemon_is_started_where_another_one_is_named() {
+    for arguments in [&["rehearse", "--yes"][..], &["setup", "--yes"]] {
+        fleet(arguments).refused(
+            Exit::Environment,
+            &[
+                "none answers at `unix:///nonexistent/docker.sock`, which DOCKER_HOST names",
+                "hint: start that one, or unset DOCKER_HOST",
             ],
         );
     }
