@@ -194,6 +194,52 @@ async fn a_closed_server_registers_nobody_yet_the_first_administrator_exists() -
     .await
 }
 
+/// While the bootstrap makes the accounts, somebody tries to register through the proxy without pause: refused by
+/// Conduit (403), or not let through at all while the window is open (502), and never anything else.
+#[tokio::test(flavor = "multi_thread")]
+async fn registration_is_never_open_to_the_network_while_the_bootstrap_runs() -> Outcome {
+    scenario(async |stage| {
+        let conduit = stage.conduit().await?;
+        let site = stage.world.site(HOME, &conduit).await?;
+        let (http, url) = (
+            site.http().clone(),
+            format!("{}/_matrix/client/v3/register", site.base_url()),
+        );
+        let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
+        let mallory = tokio::spawn(async move {
+            let body = serde_json::json!({
+                "username": "mallory", "password": "mallory", "auth": {"type": "m.login.dummy"},
+            });
+            let mut answers = std::collections::BTreeMap::<u16, u32>::new();
+            while stopped.try_recv().is_err() {
+                if let Ok(answer) = http.post(&url).json(&body).send().await {
+                    *answers.entry(answer.status().as_u16()).or_default() += 1;
+                }
+            }
+            answers
+        });
+        let followed = site.follow("bootstrap.md", &[]).await;
+        // Whoever listens has ended if this cannot be sent.
+        let _ = stop.send(());
+        let answers = mallory
+            .await
+            .or_harness(|| "join the one who tries".to_owned())?;
+        followed?;
+        let seen = format!("{answers:?}");
+        must(
+            answers.keys().all(|status| matches!(status, 403 | 502)),
+            "refuse registration throughout",
+            &seen,
+        )?;
+        must(
+            answers.contains_key(&403) && answers.contains_key(&502),
+            "have been tried before, in and after the window",
+            seen,
+        )
+    })
+    .await
+}
+
 /// The second run finds everything as declared: it only asks. Judged by what the tool counts and by the rooms, whose
 /// newest events must be the same.
 #[tokio::test(flavor = "multi_thread")]

@@ -106,7 +106,13 @@ async fn what_is_kept_on_purpose_stays_until_it_is_taken_down() -> Outcome {
                 "end with 130",
                 format!("{ended}\n{}", fleet.said()),
             )?;
-            world::sweep_leftovers(&docker).await?;
+            // Also by those of another checkout, which has another build directory.
+            let elsewhere = tempfile::tempdir().or_environment(|| "make a directory".to_owned())?;
+            let directory = elsewhere.path().to_string_lossy();
+            let mut sweep =
+                Fleet::begin_with(&["clean"], &[("CARGO_TARGET_DIR", &directory)]).await?;
+            let ended = sweep.ended().await?;
+            must(ended.success(), "sweep", sweep.said())?;
             let left = fleet.left(&docker).await?;
             must(
                 left.len() == made.len(),
