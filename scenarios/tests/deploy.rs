@@ -859,35 +859,6 @@ async fn no_packet_leaves_the_lab() -> Outcome {
     .await
 }
 
-/// Two worlds at once, with the same names in both: each answers for itself.
-#[tokio::test(flavor = "multi_thread")]
-async fn two_rehearsals_at_once_do_not_disturb_each_other() -> Outcome {
-    scenario(async |stage| {
-        let binary = stage.conduit_or_standin().await?;
-        let other = harness::world::World::open(harness::world::Options::default()).await?;
-        let (one, two) =
-            tokio::try_join!(stage.world.site(HOME, &binary), other.site(HOME, &binary))?;
-        let key = "jq -r .public_key /opt/conduit/site.identity";
-        let (first, second) = (one.host.shell(key).await?, two.host.shell(key).await?);
-        must(
-            first != second,
-            "be two sites of one name",
-            format!("{first} {second}"),
-        )?;
-        other.close().await?;
-        let still = tokio::time::timeout(Duration::from_secs(30), one.ask_for_server());
-        let still = still.await.map_err(|_| {
-            Failure::harness("ask the one site after the other is gone: no answer")
-        })??;
-        must(
-            still == one.server,
-            "go on when the other is gone",
-            still.to_string(),
-        )
-    })
-    .await
-}
-
 /// A Conduit of another version is refused by the installer, however it is called.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_older_than_the_installed_one_is_refused() -> Outcome {
