@@ -301,7 +301,7 @@ async fn test(arguments: &Test) -> Result<Exit> {
         tokio::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .current_dir(paths::repository())
-        .args(["test", "--workspace"])
+        .args(["test", "--workspace", "--no-fail-fast"])
         .args(&arguments.arguments)
         .stdin(Stdio::null());
     if let Some(conduit) = &conduit {
