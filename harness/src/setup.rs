@@ -198,8 +198,9 @@ async fn install(packages: &[&str]) -> Result<()> {
 fn may_start_a_daemon() -> Result<()> {
     match std::env::var("DOCKER_HOST") {
         Ok(named) if !named.is_empty() && named != "unix:///var/run/docker.sock" => {
-            let what =
-                format!("reach the docker daemon: none answers at `{named}`, which DOCKER_HOST names");
+            let what = format!(
+                "reach the docker daemon: none answers at `{named}`, which DOCKER_HOST names"
+            );
             Err(Failure::environment(what)
                 .hint("start that one, or unset DOCKER_HOST to use this machine's own"))
         }
