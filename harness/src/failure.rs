@@ -1,6 +1,6 @@
 //! A failure is a complete letter: who expected what, what was last seen, who is to blame, what to try.
 
-use crate::verdict::Blame;
+use crate::verdict::{Blame, Verdict};
 use std::fmt;
 
 /// The result of everything that acts.
@@ -51,6 +51,15 @@ impl Failure {
     /// Ours.
     pub fn harness(what: impl Into<String>) -> Self {
         Self::new(Blame::Harness, what)
+    }
+
+    /// What a claim comes to whose proof ends like this: a check that broke by our own fault or the machine's has
+    /// observed nothing.
+    pub fn verdict(&self) -> Verdict {
+        match self.blame {
+            Blame::Product | Blame::Deployment => Verdict::Fail,
+            Blame::Environment | Blame::Harness => Verdict::Unknown,
+        }
     }
 
     /// Adds what to try.

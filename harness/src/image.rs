@@ -95,7 +95,7 @@ impl Image {
         hasher.update(PACKAGES.join(" "));
         hasher.update(CONFIGURE);
         if self == Self::Synapse {
-            hasher.update(SYNAPSE);
+            hasher.update(SYNAPSE_VERSION);
             hasher.update(SYNAPSE_PATH);
             hasher.update("compiled");
         }
@@ -140,7 +140,7 @@ impl Image {
 }
 
 /// Synapse from the Python registry. Its wheels carry their binaries, so that nothing is compiled.
-const SYNAPSE: &str = "matrix-synapse==1.163.2";
+pub const SYNAPSE_VERSION: &str = "1.163.2";
 
 /// Where it lies in the image: not under `/opt`, which is a Host's volume.
 pub const SYNAPSE_PATH: &str = "/usr/local/lib/synapse";
@@ -308,6 +308,7 @@ async fn build_synapse(task: &ui::Task) -> Result<()> {
         platform("manylinux_2_17"),
         platform("manylinux2014"),
     );
+    let requirement = format!("matrix-synapse=={SYNAPSE_VERSION}");
     // The interpreter is Debian 12's, whatever this machine's own is: hence the explicit version and platforms.
     let arguments = [
         "-m",
@@ -327,7 +328,7 @@ async fn build_synapse(task: &ui::Task) -> Result<()> {
         &older,
         "--target",
         &target_text,
-        SYNAPSE,
+        &requirement,
     ];
     run(task, "python3", &arguments).await?;
     let name = build_container();

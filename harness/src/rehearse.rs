@@ -6,6 +6,7 @@ use crate::failure::{Failure, OrBlame, Result};
 use crate::fingerprint::Fingerprint;
 use crate::homeserver::{Binary, Server};
 use crate::host::BUNDLE;
+use crate::image::SYNAPSE_VERSION;
 use crate::report::{Reached, Report};
 use crate::scenario::nothing_left;
 use crate::site::Site;
@@ -60,7 +61,7 @@ pub async fn rehearse(conduit: Option<&Binary>, options: Options) -> Result<Repo
     };
     let reached = match conduit {
         Some(conduit) => with_conduit(&world, conduit, &mut report).await,
-        None => without_conduit(&world, &mut report).await,
+        None => without_conduit(&world, &tools::standin().await?, &mut report).await,
     };
     let server = report.claims.first().and_then(|claim| claim.server.clone());
     if let (Ok(()), Some(server)) = (&reached, server) {
@@ -124,28 +125,19 @@ async fn with_conduit(world: &World, conduit: &Binary, report: &mut Report) -> R
 }
 
 /// Where there is no Conduit, the scripts are rehearsed on the stand-in and the manifest on Synapse.
-async fn without_conduit(world: &World, report: &mut Report) -> Result<(), Reached> {
-    let nowhere = Server {
-        name: "conduit-standin".to_owned(),
-        version: "unknown".to_owned(),
-    };
-    let standin = match tools::standin().await {
-        Ok(standin) => standin,
-        Err(failure) => {
-            report
-                .put(INSTALLED, &nowhere, async { Err::<(), _>(failure) })
-                .await?;
-            return Ok(());
-        }
-    };
+async fn without_conduit(
+    world: &World,
+    standin: &Binary,
+    report: &mut Report,
+) -> Result<(), Reached> {
     let server = &standin.server;
     let site = report
-        .put(INSTALLED, server, installed(world, &standin))
+        .put(INSTALLED, server, installed(world, standin))
         .await?;
     report.put(CLOSED, server, registers_nobody(&site)).await?;
     let synapse = Server {
         name: "synapse".to_owned(),
-        version: String::new(),
+        version: SYNAPSE_VERSION.to_owned(),
     };
     let partner = report
         .put(BOOTSTRAPPED, &synapse, async {
@@ -154,11 +146,8 @@ async fn without_conduit(world: &World, report: &mut Report) -> Result<(), Reach
             Ok(partner)
         })
         .await?;
-    if let Some(claim) = report.claims.last_mut() {
-        claim.server = Some(partner.server.clone());
-    }
     report
-        .put(BOOTSTRAPPED_ONCE, &partner.server, async {
+        .put(BOOTSTRAPPED_ONCE, &synapse, async {
             let said = apply_manifest(&partner).await?;
             sent_nothing(&said)
         })

@@ -1,6 +1,6 @@
 //! What a run found out: one line per claim for a person, `report.json` for programs, `junit.xml` for CI.
 
-use crate::failure::{Failure, OrBlame, Result};
+use crate::failure::{OrBlame, Result};
 use crate::homeserver::Server;
 use crate::verdict::{Blame, Exit, Verdict};
 use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
@@ -74,11 +74,7 @@ impl Report {
         let handed_on = match outcome {
             Ok(value) => Ok(value),
             Err(failure) => {
-                // A check that broke by our own fault or the machine's has observed nothing.
-                claim.verdict = match failure.blame {
-                    Blame::Product | Blame::Deployment => Verdict::Fail,
-                    Blame::Environment | Blame::Harness => Verdict::Unknown,
-                };
+                claim.verdict = failure.verdict();
                 claim.blame = Some(failure.blame);
                 claim.letter = Some(failure.to_string());
                 Err(Reached {
@@ -290,22 +286,10 @@ fn round(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
 
-impl From<Failure> for Claim {
-    fn from(failure: Failure) -> Self {
-        Self {
-            name: failure.what.clone(),
-            verdict: Verdict::Unknown,
-            server: None,
-            seconds: 0.0,
-            blame: Some(failure.blame),
-            letter: Some(failure.to_string()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::Failure;
 
     fn server(name: &str) -> Server {
         Server {

@@ -4,12 +4,13 @@
 use crate::failure::{Failure, OrBlame, Result};
 use crate::homeserver::{Binary, Server, find_conduit};
 use crate::report::Claim;
-use crate::verdict::{Blame, Verdict};
+use crate::verdict::Verdict;
 use crate::world::{Options, World};
 use crate::{paths, tools};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use tokio::sync::OnceCell;
 
@@ -31,17 +32,25 @@ pub struct Stage {
     /// The world.
     pub world: World,
     server: Mutex<Option<Server>>,
+    /// Conduit was asked for and is not here: whatever follows, nothing was observed.
+    unproved: AtomicBool,
 }
 
 impl Stage {
     /// The real Conduit.
     ///
     /// # Errors
-    /// [`Missing`] where there is none: the claim is then unknown, see [`scenario`].
+    /// Where there is none; the claim is then unknown, see [`scenario`].
     pub async fn conduit(&self) -> Result<Binary> {
         match found().await? {
             Some(conduit) => Ok(self.proved_on(conduit.clone())),
-            None => Err(Failure::environment(MISSING)),
+            None => {
+                self.unproved.store(true, Ordering::Relaxed);
+                Err(
+                    Failure::environment("put the claim to Conduit: there is none on this machine")
+                        .hint("give one with `CONDUIT_BIN`"),
+                )
+            }
         }
     }
 
@@ -49,6 +58,8 @@ impl Stage {
     pub async fn conduit_or_standin(&self) -> Result<Binary> {
         match found().await? {
             Some(conduit) => Ok(self.proved_on(conduit.clone())),
+            // Where a Conduit is required, the stand-in is no substitute.
+            None if requires_conduit() => self.conduit().await,
             None => Ok(self.proved_on(tools::standin().await?)),
         }
     }
@@ -71,8 +82,6 @@ impl Stage {
         binary
     }
 }
-
-const MISSING: &str = "put the claim to Conduit: there is none on this machine";
 
 async fn found() -> Result<&'static Option<Binary>> {
     static FOUND: OnceCell<Option<Binary>> = OnceCell::const_new();
@@ -97,9 +106,10 @@ pub async fn scenario(body: impl AsyncFnOnce(&Stage) -> Result<()>) -> Outcome {
         Ok(world) => Stage {
             world,
             server: Mutex::default(),
+            unproved: AtomicBool::default(),
         },
         Err(failure) => {
-            note(&name, None, began, Some(&failure));
+            note(&name, None, began, Some(&failure), false);
             return Err(Letter(format!(
                 "could not begin `{name}`\nerror: {failure}"
             )));
@@ -114,7 +124,14 @@ pub async fn scenario(body: impl AsyncFnOnce(&Stage) -> Result<()>) -> Outcome {
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
         .clone();
-    note(&name, server.as_ref(), began, outcome.as_ref().err());
+    let unproved = stage.unproved.load(Ordering::Relaxed);
+    note(
+        &name,
+        server.as_ref(),
+        began,
+        outcome.as_ref().err(),
+        unproved,
+    );
     let Err(failure) = outcome else {
         return stage
             .world
@@ -123,7 +140,7 @@ pub async fn scenario(body: impl AsyncFnOnce(&Stage) -> Result<()>) -> Outcome {
             .map(|_| ())
             .map_err(|failure| Letter(failure.to_string()));
     };
-    if failure.what == MISSING && !requires_conduit() {
+    if unproved && !requires_conduit() {
         eprintln!(
             "UNKN  {name}: there is no Conduit on this machine, the claim was put to nothing"
         );
@@ -196,23 +213,25 @@ pub fn notes() -> PathBuf {
 }
 
 /// Never fails a scenario: what could not be noted is missing in the report, which then says so.
-fn note(name: &str, server: Option<&Server>, began: Instant, failure: Option<&Failure>) {
+fn note(
+    name: &str,
+    server: Option<&Server>,
+    began: Instant,
+    failure: Option<&Failure>,
+    unproved: bool,
+) {
     let verdict = match failure {
+        _ if unproved => Verdict::Unknown,
+        Some(failure) => failure.verdict(),
         None if server.is_some() => Verdict::Pass,
         None => Verdict::Unknown,
-        Some(failure) if failure.what == MISSING => Verdict::Unknown,
-        Some(failure) => match failure.blame {
-            Blame::Product | Blame::Deployment => Verdict::Fail,
-            Blame::Environment | Blame::Harness => Verdict::Unknown,
-        },
     };
-    let missing = failure.is_some_and(|failure| failure.what == MISSING);
     let claim = Claim {
         name: name.to_owned(),
         verdict,
         server: server.cloned(),
         seconds: began.elapsed().as_secs_f64(),
-        blame: failure.filter(|_| !missing).map(|failure| failure.blame),
+        blame: failure.filter(|_| !unproved).map(|failure| failure.blame),
         letter: failure.map(ToString::to_string),
     };
     if let Err(failure) = write_note(&notes(), &claim) {

@@ -5,12 +5,11 @@ use harness::homeserver::{Binary, Origin};
 use harness::host::{BUNDLE, Needs};
 use harness::rehearse::{self, Fleet, backed_up, not_reborn, registers_nobody, restored, same};
 use harness::scenario::{Outcome, nothing_left, scenario};
-use harness::{Failure, OrBlame, authority, tools};
+use harness::{OrBlame, authority, tools};
 use scenarios::{
     ABROAD, HOME, INSTALL, any_site, fleet_site, installation, login, must, register_abroad, room,
     unchanged,
 };
-use std::time::Duration;
 
 /// The runbook is followed to its last line on a bare host; the client on this side trusts nothing but the lab's
 /// authority, so that its answer over TLS proves where the certificate comes from.
