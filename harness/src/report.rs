@@ -124,7 +124,9 @@ impl Report {
         let proved = |claim: &Claim| {
             claim.verdict == Verdict::Pass && claim.server.as_ref().is_some_and(Server::is_conduit)
         };
-        if require_conduit && !self.claims.iter().all(proved) {
+        // Of no claims at all nothing is known.
+        let unproved = self.claims.is_empty() || !self.claims.iter().all(proved);
+        if require_conduit && unproved {
             return Exit::Unknown;
         }
         Exit::Ok
@@ -321,6 +323,11 @@ mod tests {
             "{}",
             report.lines()
         );
+    }
+
+    #[test]
+    fn a_report_without_claims_has_proved_nothing() {
+        assert_eq!(Report::default().exit(true), Exit::Unknown);
     }
 
     #[tokio::test]

@@ -195,7 +195,7 @@ async fn letter(
     };
     let server = server.map_or_else(|| "nothing yet".to_owned(), ToString::to_string);
     let test = name.rsplit("::").next().unwrap_or(name);
-    Letter(format!(
+    let letter = format!(
         "\nFAIL  {name}  [{:.1}s]\n  world {} · on {server} · seed {:x}\n{}error: {failure}\n\nevidence: {kept}\n\
          again: HARNESS_SEED={:x} HARNESS_KEEP=1 cargo test -p scenarios {test} -- --nocapture\n",
         began.elapsed().as_secs_f64(),
@@ -203,7 +203,10 @@ async fn letter(
         world.seed(),
         world.recorder().tree(),
         world.seed(),
-    ))
+    );
+    // With the evidence, too: what a test runner printed is soon scrolled away.
+    let _ = std::fs::write(evidence.join("letter.txt"), &letter);
+    Letter(letter)
 }
 
 /// Where the scenarios note what came of their claims, one file each, so that a report over all test binaries can be
