@@ -610,10 +610,12 @@ async fn giteas_port_answers_before_during_and_after_an_installation() -> Outcom
         host.write("/etc/systemd/system/gitea.service", "644", GITEA.as_bytes()).await?;
         let neighbour = ":8081 {\n\trespond \"the neighbour\"\n}\n";
         host.write("/etc/caddy/Caddyfile", "644", neighbour.as_bytes()).await?;
-        host.shell("systemctl daemon-reload; systemctl start gitea; systemctl reload caddy").await?;
+        host.shell("systemctl daemon-reload; systemctl start gitea; systemctl reload caddy; \
+             for port in 3000 8081; do n=0; until curl -sf -o /dev/null http://127.0.0.1:$port/; do \
+             n=$((n+1)); [ $n -lt 300 ] || exit 1; sleep 0.05; done; done").await?;
         host.shell(
             "cat > /root/ask <<'ASK'\n#!/bin/bash\nwhile [ ! -e /root/enough ]; do for url in http://127.0.0.1:3000/ http://127.0.0.1:8081/; do \
-             curl -sf -m 2 -o /dev/null $url && echo ok $url || echo MISSED $url; done; done > /root/asked\nASK\n\
+             curl -sSf -m 20 -o /dev/null $url 2>/tmp/why && echo ok $url || echo \"MISSED $url $(date +%T.%N) $(cat /tmp/why)\"; done; done > /root/asked\nASK\n\
              chmod +x /root/ask; systemd-run --unit=ask /root/ask",
         )
         .await?;
@@ -623,6 +625,7 @@ async fn giteas_port_answers_before_during_and_after_an_installation() -> Outcom
         site.host.shell("touch /root/enough; while systemctl is-active --quiet ask; do sleep 0.05; done").await?;
         let missed = site.host.shell("grep -c MISSED /root/asked || true").await?;
         let asked = site.host.shell("grep -c ok /root/asked").await?;
+        let why = site.host.shell("grep MISSED /root/asked | head -20 || true").await?;
         must(missed == "0", "let the neighbours answer throughout", format!("{missed} of {asked} missed"))?;
         must(asked.parse::<u32>().unwrap_or_default() > 50, "have asked often enough to know", asked)?;
         let caddyfile = site.host.shell("cat /etc/caddy/Caddyfile").await?;
