@@ -125,6 +125,17 @@ impl Authority {
         } = world;
         let what = || "start the lab's name server and certificate authority".to_owned();
         let image = Image::Host;
+        // One directory: each copy into a container costs docker a process of its own.
+        let files = tempfile::tempdir().or_environment(what)?;
+        for (name, content) in [
+            ("watch.py", WATCH),
+            ("root.crt", &root.certificate),
+            ("root.key", &root.key),
+            ("Caddyfile", CADDYFILE),
+            ("root.zone", ROOT_ZONE),
+        ] {
+            std::fs::write(files.path().join(name), content).or_environment(what)?;
+        }
         let making = crate::docker::making().await;
         let container = GenericImage::new(image.repository(), &image.tag())
             .with_cmd([
@@ -149,15 +160,9 @@ impl Authority {
                     "0".to_owned(),
                 )]));
             })
-            .with_copy_to("/lab/watch.py", WATCH.as_bytes().to_vec())
-            .with_copy_to("/lab/root.crt", root.certificate.clone().into_bytes())
-            .with_copy_to("/lab/root.key", root.key.clone().into_bytes())
-            .with_copy_to("/lab/Caddyfile", CADDYFILE.as_bytes().to_vec())
-            .with_copy_to("/lab/zones/root.zone", ROOT_ZONE.as_bytes().to_vec())
-            .with_copy_to(
-                "/etc/ssl/certs/ca-certificates.crt",
-                root.certificate.clone().into_bytes(),
-            )
+            // What runs here trusts the lab's root and nothing else, as every machine of the lab.
+            .with_env_var("SSL_CERT_FILE", "/lab/root.crt")
+            .with_copy_to("/lab", files.path())
             .start()
             .await
             .or_environment(what)?;
@@ -191,7 +196,7 @@ impl Authority {
              pidfile: /lab/nsd.pid\n xfrdfile: \"\"\n database: \"\"\n logfile: /lab/nsd.log\n \
              zonelistfile: /lab/zone.list\n\
              remote-control:\n control-enable: yes\n control-interface: /lab/nsd.ctl\n\
-             zone:\n name: \".\"\n zonefile: root.zone\n",
+             zone:\n name: \".\"\n zonefile: ../root.zone\n",
         );
         let mut script = String::from("set -eu; cd /lab; mkdir -p zones srv;\n");
         for (name, text) in &all {

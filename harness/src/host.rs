@@ -60,7 +60,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// Makes it; it boots once it knows its name server, see [`Host::resolve_through`].
+    /// Makes it; it boots once it knows its name server, see [`Host::boot`].
     pub(crate) async fn make(world: Arc<Inner>, server_name: &str, needs: Needs) -> Result<Self> {
         let what = || format!("boot a host for `{server_name}`");
         let image = if needs.synapse {
@@ -173,13 +173,17 @@ impl Host {
         })
     }
 
-    /// Returns once systemd says `running`.
-    pub(crate) async fn wait_until_running(&self) -> Result<()> {
+    /// Boots with this name server; returns once systemd says `running`. `resolv.conf` is written in place, because
+    /// docker mounts the file.
+    pub(crate) async fn boot(&self, name_server: &str) -> Result<()> {
         // Until the bus is there `systemctl` fails at once; then it waits by itself.
-        let script = "n=0; while :; do state=$(systemctl is-system-running --wait 2>&1); case $state in running) exit 0;; \
-                      degraded|maintenance|stopping) break;; esac; n=$((n+1)); [ $n -lt 300 ] || break; sleep 0.02; done; \
-                      echo \"systemd says: $state\"; systemctl --failed --no-legend; cat /proc/1/cgroup; exit 1";
-        let command = ["sh", "-c", script];
+        let script = format!(
+            "echo nameserver {name_server} > /etc/resolv.conf && : > /etc/lab-names || exit 1; \
+             n=0; while :; do state=$(systemctl is-system-running --wait 2>&1); case $state in running) exit 0;; \
+             degraded|maintenance|stopping) break;; esac; n=$((n+1)); [ $n -lt 300 ] || break; sleep 0.02; done; \
+             echo \"systemd says: $state\"; systemctl --failed --no-legend; cat /proc/1/cgroup; exit 1"
+        );
+        let command = ["sh", "-c", &script];
         let run = self.exec(&command);
         let output = tokio::time::timeout(Duration::from_secs(60), run)
             .await
@@ -202,15 +206,6 @@ impl Host {
             cgroup_mode(),
             cgroup_mounts()
         )))
-    }
-
-    /// Uses the lab's name server from now on, and boots. Written in place: docker mounts the file.
-    pub(crate) async fn resolve_through(&self, address: &str) -> Result<()> {
-        let line = format!("echo nameserver {address} > /etc/resolv.conf; : > /etc/lab-names");
-        self.exec(&["sh", "-c", &line])
-            .await?
-            .success("point a host to the lab's name server")
-            .map(|_| ())
     }
 
     /// The container's id.

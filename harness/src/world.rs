@@ -210,10 +210,7 @@ impl World {
             server_name.to_owned(),
             zone_for(server_name, &host.address)?,
         );
-        tokio::try_join!(authority.publish(&zones), async {
-            host.resolve_through(&authority.address).await?;
-            host.wait_until_running().await
-        })?;
+        tokio::try_join!(authority.publish(&zones), host.boot(&authority.address))?;
         step.done();
         Ok(host)
     }
