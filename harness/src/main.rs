@@ -353,13 +353,18 @@ async fn doctor(server: &Server) -> Result<Exit> {
     })
 }
 
-async fn up(arguments: &Up) -> Result<Exit> {
-    let conduit = setup::provide_conduit(arguments.server.conduit.as_deref())
+/// A Conduit, for what makes no sense without one.
+async fn needed(server: &Server, what: &str) -> Result<homeserver::Binary> {
+    setup::provide_conduit(server.conduit.as_deref())
         .await?
         .ok_or_else(|| {
-            Failure::environment("bring a site up: there is no Conduit")
+            Failure::environment(format!("{what}: there is no Conduit"))
                 .hint("give one with `--conduit PATH`")
-        })?;
+        })
+}
+
+async fn up(arguments: &Up) -> Result<Exit> {
+    let conduit = needed(&arguments.server, "bring a site up").await?;
     // Kept only once it stands: what failed on the way, or was interrupted, is no site.
     let world = World::open(Options::default()).await?;
     let site = world.site(&arguments.server_name, &conduit).await?;
@@ -615,12 +620,7 @@ async fn follow_one(
 }
 
 async fn bundle(directory: &Path, server: &Server) -> Result<Exit> {
-    let conduit = setup::provide_conduit(server.conduit.as_deref())
-        .await?
-        .ok_or_else(|| {
-            Failure::environment("make a bundle: there is no Conduit")
-                .hint("give one with `--conduit PATH`")
-        })?;
+    let conduit = needed(server, "make a bundle").await?;
     let made = tools::bundle(&conduit).await?;
     let what = || format!("write the bundle to `{}`", directory.display());
     if directory.exists() {
@@ -659,12 +659,7 @@ fn report(directory: Option<PathBuf>, scenarios: bool) -> Result<Exit> {
 }
 
 async fn measure(arguments: &Measure) -> Result<Exit> {
-    let conduit = setup::provide_conduit(arguments.server.conduit.as_deref())
-        .await?
-        .ok_or_else(|| {
-            Failure::environment("measure: there is no Conduit")
-                .hint("give one with `--conduit PATH`")
-        })?;
+    let conduit = needed(&arguments.server, "measure").await?;
     ui::say(format!("measuring {}", conduit.describe()));
     let series = match arguments.what.as_str() {
         "site" => harness::measure::site(&conduit, arguments.times).await?,

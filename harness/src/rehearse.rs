@@ -96,32 +96,21 @@ async fn with_conduit(world: &World, conduit: &Binary, report: &mut Report) -> R
         .put(INSTALLED, server, installed(world, conduit))
         .await?;
     report.put(CLOSED, server, registers_nobody(&site)).await?;
-    report
-        .put(BOOTSTRAPPED, server, bootstrapped(&site))
+    let fleet = report
+        .put(BOOTSTRAPPED, server, async {
+            site.follow("bootstrap.md", &[]).await?;
+            // Everybody can log in with the password that was made, and talk in the rooms.
+            Fleet::settle(&site).await
+        })
         .await?;
     report
         .put(BOOTSTRAPPED_ONCE, server, bootstrap_sends_nothing(&site))
         .await?;
-    let (snapshot, fleet, before) = report
-        .put(BACKED_UP, server, async {
-            let fleet = Fleet::settle(&site).await?;
-            let before = fleet.fingerprint(&site).await?;
-            Ok((backed_up(&site).await?, fleet, before))
-        })
-        .await?;
-    report.figure(
-        "client API away during the backup",
-        snapshot.away.as_secs_f64(),
-        "s",
-    );
-    report.put(NOT_REBORN, server, not_reborn(&site)).await?;
-    report
-        .put(RESTORED, server, async {
-            restored(&site, &snapshot.id).await?;
-            let after = fleet.fingerprint(&site).await?;
-            same("the site", &before, &after)
-        })
-        .await
+    let look = async || fleet.fingerprint(&site).await;
+    lost_and_restored(&site, server, report, look, |before, after| {
+        same("the site", before, after)
+    })
+    .await
 }
 
 /// Where there is no Conduit, the scripts are rehearsed on the stand-in and the manifest on Synapse.
@@ -132,7 +121,14 @@ async fn without_conduit(
 ) -> Result<(), Reached> {
     let server = &standin.server;
     let site = report
-        .put(INSTALLED, server, installed(world, standin))
+        .put(INSTALLED, server, async {
+            let site = installed(world, standin).await?;
+            // Something to lose and to find again.
+            let write = "for n in $(seq 20); do curl -sf -X POST --data \"record $n\" \
+                         http://127.0.0.1:6167/standin/write || exit 1; done";
+            site.host.shell(write).await?;
+            Ok(site)
+        })
         .await?;
     report.put(CLOSED, server, registers_nobody(&site)).await?;
     let synapse = Server {
@@ -152,15 +148,28 @@ async fn without_conduit(
             sent_nothing(&said)
         })
         .await?;
-    let (snapshot, before) = report
+    let look = async || records(&site).await;
+    lost_and_restored(&site, server, report, look, |before, after| {
+        if before == after {
+            return Ok(());
+        }
+        Err(Failure::deployment("restore the records that were there")
+            .last_seen(format!("before: {before}\nafter: {after}")))
+    })
+    .await
+}
+
+/// Backs the site up, loses its data, restores it; `look` must see before and after what `compare` finds the same.
+async fn lost_and_restored<T>(
+    site: &Site,
+    server: &Server,
+    report: &mut Report,
+    look: impl AsyncFn() -> Result<T>,
+    compare: impl Fn(&T, &T) -> Result<()>,
+) -> Result<(), Reached> {
+    let (before, snapshot) = report
         .put(BACKED_UP, server, async {
-            for number in 0..20 {
-                site.host
-                    .shell(&format!("curl -sf -X POST --data 'record {number}' http://127.0.0.1:6167/standin/write"))
-                    .await?;
-            }
-            let before = records(&site).await?;
-            Ok((backed_up(&site).await?, before))
+            Ok((look().await?, backed_up(site).await?))
         })
         .await?;
     report.figure(
@@ -168,16 +177,11 @@ async fn without_conduit(
         snapshot.away.as_secs_f64(),
         "s",
     );
-    report.put(NOT_REBORN, server, not_reborn(&site)).await?;
+    report.put(NOT_REBORN, server, not_reborn(site)).await?;
     report
         .put(RESTORED, server, async {
-            restored(&site, &snapshot.id).await?;
-            let after = records(&site).await?;
-            if before == after {
-                return Ok(());
-            }
-            Err(Failure::deployment("restore the records that were there")
-                .last_seen(format!("before: {before}\nafter: {after}")))
+            restored(site, &snapshot.id).await?;
+            compare(&before, &look().await?)
         })
         .await
 }
@@ -232,10 +236,6 @@ pub async fn registers_nobody(site: &Site) -> Result<()> {
         }
     }
     Ok(())
-}
-
-async fn bootstrapped(site: &Site) -> Result<()> {
-    site.follow("bootstrap.md", &[]).await.map(|_| ())
 }
 
 async fn bootstrap_sends_nothing(site: &Site) -> Result<()> {
@@ -383,8 +383,14 @@ pub async fn restored(site: &Site, snapshot: &str) -> Result<()> {
         .map(|_| ())
 }
 
+/// What the stand-in knows, and its key.
 async fn records(site: &Site) -> Result<String> {
-    site.host.shell("curl -sf http://127.0.0.1:6167/standin/records; curl -sf http://127.0.0.1:6167/_matrix/key/v2/server | jq -c .verify_keys").await
+    site.host
+        .shell(
+            "set -e; curl -sf http://127.0.0.1:6167/standin/records; \
+             curl -sf http://127.0.0.1:6167/_matrix/key/v2/server | jq -c .verify_keys",
+        )
+        .await
 }
 
 /// The fleet's accounts with a session each, and what they have said and shown each other.

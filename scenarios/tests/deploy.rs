@@ -400,6 +400,33 @@ async fn a_restored_site_is_the_site_its_users_left() -> Outcome {
     .await
 }
 
+/// The comparison that every restore is judged by can fail: what was said after the backup is missing, and named.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_restore_does_not_bring_back_is_named() -> Outcome {
+    scenario(async |stage| {
+        let site = fleet_site(stage).await?;
+        let fleet = Fleet::settle(&site).await?;
+        let snapshot = backed_up(&site).await?;
+        let alexander = login(stage, &site, "alexander").await?;
+        let social = room(&alexander, "fleet-social", HOME).await?;
+        let late = alexander.say(&social, "after the backup").await?;
+        let before = fleet.fingerprint(&site).await?;
+        site.lose_data().await?;
+        restored(&site, &snapshot.id).await?;
+        let lost = same("the site", &before, &fleet.fingerprint(&site).await?);
+        let named = lost
+            .err()
+            .map(|failure| failure.to_string())
+            .unwrap_or_default();
+        must(
+            named.contains(late.as_str()),
+            "name the message that was lost",
+            named,
+        )
+    })
+    .await
+}
+
 /// A machine that never was the site becomes it: installed from the bundle, then restored from the copied repository.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_site_is_restored_onto_a_new_host() -> Outcome {
@@ -626,7 +653,7 @@ async fn giteas_port_answers_before_during_and_after_an_installation() -> Outcom
         let missed = site.host.shell("grep -c MISSED /root/asked || true").await?;
         let asked = site.host.shell("grep -c ok /root/asked").await?;
         let why = site.host.shell("grep MISSED /root/asked | head -20 || true").await?;
-        must(missed == "0", "let the neighbours answer throughout", format!("{missed} of {asked} missed"))?;
+        must(missed == "0", "let the neighbours answer throughout", format!("{missed} of {asked} missed\n{why}"))?;
         must(asked.parse::<u32>().unwrap_or_default() > 50, "have asked often enough to know", asked)?;
         let caddyfile = site.host.shell("cat /etc/caddy/Caddyfile").await?;
         unchanged("the neighbour's Caddyfile", neighbour.trim_end(), caddyfile.trim_end())
