@@ -7,7 +7,7 @@ use crate::docker::Docker;
 use crate::failure::{Failure, OrBlame, Result};
 use crate::image::Image;
 use crate::world::Inner;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use testcontainers::core::Mount;
@@ -34,21 +34,13 @@ const CADDYFILE: &str = r"{
     }
 }
 acme.lab.test {
-    tls {
-        issuer internal {
-            ca lab
-        }
-    }
+    tls /lab/server.crt /lab/server.key
     acme_server {
         ca lab
     }
 }
 downloads.lab.test {
-    tls {
-        issuer internal {
-            ca lab
-        }
-    }
+    tls /lab/server.crt /lab/server.key
     root * /srv
     file_server
 }
@@ -70,10 +62,13 @@ pub struct Root {
     /// The certificate, PEM.
     pub certificate: String,
     key: String,
+    /// The certificate of the lab's own servers, signed by the root, and its key, PEM. Made here and not by Caddy's
+    /// internal issuer, which once failed at its start and would have tried again only after a minute.
+    server: (String, String),
 }
 
 impl Root {
-    /// Makes a key and a self-signed certificate.
+    /// Makes a key and a self-signed certificate, and one for the lab's own servers.
     pub fn generate(world: &str) -> Result<Self> {
         let what = || "make the lab's root certificate".to_owned();
         let key = KeyPair::generate().or_harness(what)?;
@@ -83,9 +78,16 @@ impl Root {
         params
             .distinguished_name
             .push(DnType::CommonName, format!("Lab root of {world}"));
-        let certificate = params.self_signed(&key).or_harness(what)?;
+        let certificate = params.self_signed(&key).or_harness(what)?.pem();
+        let server_key = KeyPair::generate().or_harness(what)?;
+        let names = vec![ACME_HOST.to_owned(), DOWNLOADS_HOST.to_owned()];
+        let server = CertificateParams::new(names)
+            .or_harness(what)?
+            .signed_by(&server_key, &Issuer::from_params(&params, &key))
+            .or_harness(what)?;
         Ok(Self {
-            certificate: certificate.pem(),
+            certificate,
+            server: (server.pem(), server_key.serialize_pem()),
             key: key.serialize_pem(),
         })
     }
@@ -131,6 +133,8 @@ impl Authority {
             ("watch.py", WATCH),
             ("root.crt", &root.certificate),
             ("root.key", &root.key),
+            ("server.crt", &root.server.0),
+            ("server.key", &root.server.1),
             ("Caddyfile", CADDYFILE),
             ("root.zone", ROOT_ZONE),
         ] {
@@ -142,7 +146,7 @@ impl Authority {
                 "sh",
                 "-c",
                 &format!(
-                    "python3 /lab/watch.py {} {} & until [ -e /lab/ready ]; do sleep 0.02; done; \
+                    "exec > /lab/log 2>&1; python3 /lab/watch.py {} {} & until [ -e /lab/ready ]; do sleep 0.02; done; \
                  nsd -c /lab/nsd.conf; exec caddy run --config /lab/Caddyfile --adapter caddyfile",
                     subnet.dead_gateway(),
                     subnet.cidr()
@@ -224,7 +228,7 @@ impl Authority {
         ));
         script.push_str(
             "n=0; until [ -e watching ] && curl -s -o /dev/null --max-time 5 https://acme.lab.test/acme/lab/directory; do \
-             n=$((n+1)); [ $n -lt 200 ] || { echo no ACME server; exit 1; }; sleep 0.02; done\n",
+             n=$((n+1)); [ $n -lt 200 ] || { echo no ACME server; ls watching; tail -n 20 log; exit 1; }; sleep 0.02; done\n",
         );
         self.docker
             .exec(self.container(), &["sh"], Some(script.as_bytes()))

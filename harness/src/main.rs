@@ -265,7 +265,10 @@ async fn rehearse_once(arguments: &Rehearse, conduit: Option<&homeserver::Binary
     report.figure("whole rehearsal", began.elapsed().as_secs_f64(), "s");
     let exit = report.exit(arguments.require.require.is_some());
     report.exit = exit.code();
-    report.write(arguments.report_dir.as_deref().unwrap_or(&run))?;
+    report.write(&run)?;
+    if let Some(directory) = &arguments.report_dir {
+        report.write(directory)?;
+    }
     point_latest_to(&run)?;
     ui::show(report.lines())?;
     ui::say(format!(
@@ -498,7 +501,7 @@ async fn follow(arguments: &Follow) -> Result<Exit> {
     let world = World::open(Options {
         seed: arguments.vary.seed,
         keep: arguments.vary.keep,
-        run: None,
+        run: Some(world::new_run_directory()?),
     })
     .await?;
     match follow_all(&world, &conduit, &path, &before, given).await {

@@ -61,6 +61,8 @@ pub(crate) struct Inner {
     pub(crate) root: Root,
     pub(crate) recorder: Recorder,
     pub(crate) run: PathBuf,
+    /// The run's directory is this world's alone: nobody reads it after a success.
+    own_run: bool,
     seed: u64,
     keep: AtomicBool,
     authority: OnceCell<Authority>,
@@ -92,6 +94,7 @@ impl World {
             std::process::id(),
             next()
         );
+        let own_run = options.run.is_none();
         let run = match options.run {
             Some(run) => run,
             None => new_run_directory()?,
@@ -128,6 +131,7 @@ impl World {
                     docker,
                     subnet,
                     run,
+                    own_run,
                     seed,
                     keep: AtomicBool::new(keep),
                     authority: OnceCell::new(),
@@ -259,13 +263,19 @@ impl World {
         Ok(())
     }
 
-    /// Removes everything that this world made.
+    /// Removes everything that this world made, and the directory of its run unless that was given: success leaves
+    /// nothing.
     pub async fn close(self) -> Result<Removed> {
         if self.inner.keep.load(Ordering::Relaxed) {
             return Ok(Removed::default());
         }
         let removed = self.inner.remove().await?;
         self.inner.keep.store(true, Ordering::Relaxed);
+        if self.inner.own_run {
+            let run = &self.inner.run;
+            std::fs::remove_dir_all(run)
+                .or_environment(|| format!("remove `{}`", run.display()))?;
+        }
         Ok(removed)
     }
 }
