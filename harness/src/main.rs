@@ -498,6 +498,8 @@ async fn follow(arguments: &Follow) -> Result<Exit> {
         None => tools::standin().await?,
     };
     ui::say(format!("with {}", conduit.describe()));
+    // Without docker nothing is made, not even a directory.
+    Docker::connect().await?;
     let world = World::open(Options {
         seed: arguments.vary.seed,
         keep: arguments.vary.keep,
