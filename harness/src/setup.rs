@@ -227,6 +227,7 @@ async fn start_daemon() -> Result<()> {
         std::fs::create_dir_all(paths::runs()).or_environment(what)?;
         let file = std::fs::File::create(&log).or_environment(what)?;
         let errors = file.try_clone().or_environment(what)?;
+        forget_dead_daemon();
         Command::new("setsid")
             .arg("dockerd")
             .stdin(Stdio::null())
@@ -246,6 +247,21 @@ async fn start_daemon() -> Result<()> {
     }
     task.end("runs");
     Ok(())
+}
+
+/// A daemon that was killed leaves its pid file, and the next one refuses to start while a process has that number,
+/// be it a dead one that nobody has collected.
+fn forget_dead_daemon() {
+    let file = Path::new("/var/run/docker.pid");
+    let Ok(pid) = std::fs::read_to_string(file) else {
+        return;
+    };
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    let lives = stat.contains("(dockerd)") && !stat.contains("(dockerd) Z");
+    if !lives {
+        // If it cannot be removed, the daemon says so itself.
+        let _ = std::fs::remove_file(file);
+    }
 }
 
 /// One line of `doctor`.
