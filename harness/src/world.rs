@@ -122,26 +122,24 @@ impl World {
             }
         };
         Ok(Self {
-            inner: Arc::new(
-                Inner {
-                    root: Root::generate(&name)?,
-                    recorder: Recorder::new(),
-                    name,
-                    labels,
-                    docker,
-                    subnet,
-                    run,
-                    own_run,
-                    seed,
-                    keep: AtomicBool::new(keep),
-                    authority: OnceCell::new(),
-                    zones: Mutex::default(),
-                    machines: std::sync::Mutex::default(),
-                    handles: std::sync::Mutex::default(),
-                    network: String::new(),
-                }
-                .named(),
-            ),
+            inner: Arc::new(Inner {
+                root: Root::generate(&name)?,
+                recorder: Recorder::new(),
+                // The network has the name of its world.
+                network: name.clone(),
+                name,
+                labels,
+                docker,
+                subnet,
+                run,
+                own_run,
+                seed,
+                keep: AtomicBool::new(keep),
+                authority: OnceCell::new(),
+                zones: Mutex::default(),
+                machines: std::sync::Mutex::default(),
+                handles: std::sync::Mutex::default(),
+            }),
         })
     }
 
@@ -281,11 +279,6 @@ impl World {
 }
 
 impl Inner {
-    fn named(mut self) -> Self {
-        self.network.clone_from(&self.name);
-        self
-    }
-
     /// Takes a container over; see `handles`.
     pub(crate) fn hold(&self, container: ContainerAsync<GenericImage>) {
         let mut handles = self
