@@ -123,16 +123,32 @@ impl Image {
         )
     }
 
+    /// Names the image in the failure to build it, and the way without a network.
+    fn cannot_be_had(self, failure: Failure) -> Failure {
+        let reference = self.reference();
+        let mut named = Failure::new(failure.blame, format!("have the image `{reference}`"))
+            .because(&failure.what);
+        named.causes.extend(failure.causes);
+        named.last_seen = failure.last_seen;
+        named.hint(failure.hint.unwrap_or_else(|| {
+            format!(
+                "it is built from a Debian mirror and the Python registry; without a network, load it from a machine \
+                 that has it: `docker save {reference} | ssh HERE docker load`"
+            )
+        }))
+    }
+
     /// Builds it unless it is here.
     pub async fn ensure(self, docker: &Docker) -> Result<()> {
         if self.exists(docker).await {
             return Ok(());
         }
         let task = ui::Task::begin(1, format!("build image {}", self.reference()));
-        match self {
-            Self::Host => build_host(&task).await?,
-            Self::Synapse => build_synapse(&task).await?,
-        }
+        let built = match self {
+            Self::Host => build_host(&task).await,
+            Self::Synapse => build_synapse(&task).await,
+        };
+        built.map_err(|failure| self.cannot_be_had(failure))?;
         self.require(docker).await?;
         task.end("built");
         Ok(())

@@ -136,7 +136,7 @@ struct Up {
     #[command(flatten)]
     server: Server,
     /// The server name of the site
-    #[arg(long, default_value = "timmy.foundation")]
+    #[arg(long, default_value = "timmy.foundation", value_parser = parse_server_name)]
     server_name: String,
 }
 
@@ -182,6 +182,13 @@ struct Measure {
 
 fn parse_seed(text: &str) -> std::result::Result<u64, String> {
     u64::from_str_radix(text, 16).map_err(|_| "a seed is a hexadecimal number".to_owned())
+}
+
+fn parse_server_name(text: &str) -> std::result::Result<String, String> {
+    if world::is_server_name(text) {
+        return Ok(text.to_owned());
+    }
+    Err("a server name is a domain name in lower case, without port".to_owned())
 }
 
 fn parse_variable(text: &str) -> std::result::Result<(String, String), String> {

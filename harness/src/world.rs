@@ -190,6 +190,11 @@ impl World {
 
     /// Boots a machine with particular needs.
     pub async fn host_with(&self, server_name: &str, needs: crate::host::Needs) -> Result<Host> {
+        if !is_server_name(server_name) {
+            return Err(Failure::harness(format!(
+                "boot a host for `{server_name}`: that is no domain name in lower case"
+            )));
+        }
         let step = self
             .inner
             .recorder
@@ -379,6 +384,21 @@ async fn sweep_leftovers_once(docker: &Docker) -> Result<()> {
         })
         .await
         .map(|_| ())
+}
+
+/// Whether a lab can have a zone of this name: a domain name in lower case, of at least two labels, without port.
+/// The installer asks for the same (deploy/conduit/install.d/preflight.sh).
+pub fn is_server_name(name: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+    };
+    name.len() <= 230 && name.contains('.') && name.split('.').all(label)
 }
 
 /// Removes what carries the label of a process that is no more and was not kept on purpose.

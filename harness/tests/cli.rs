@@ -219,6 +219,10 @@ fn a_command_line_that_means_nothing_is_a_matter_of_usage() {
             &["--bare", "--after", "cannot be used with"],
         ),
         (&["bundle"], &["<DIRECTORY>"]),
+        (
+            &["up", "--server-name", "timmy foundation"],
+            &["'timmy foundation'", "a domain name in lower case"],
+        ),
     ] {
         fleet(arguments).refused(Exit::Usage, fragments);
     }

@@ -227,7 +227,9 @@ async fn registration_is_never_open_to_the_network_while_the_bootstrap_runs() ->
         followed?;
         let seen = format!("{answers:?}");
         must(
-            answers.keys().all(|status| matches!(status, 403 | 502 | 503)),
+            answers
+                .keys()
+                .all(|status| matches!(status, 403 | 502 | 503)),
             "refuse registration throughout",
             &seen,
         )?;

@@ -2,16 +2,20 @@
 //! failure, and its machines are machines without being privileged.
 
 use fixtures::bad::{self, Stage as Refused};
+use harness::client::Client;
 use harness::docker::{Docker, OWNER_LABEL, RUN_LABEL, WORLD_LABEL};
 use harness::homeserver::Server;
 use harness::host::{CgroupMode, cgroup_mode};
 use harness::image::Image;
 use harness::probe::{self, ProbeState, Watch};
+use harness::rehearse::{BOOTSTRAPPED, BOOTSTRAPPED_ONCE, CLAIMS, CLOSED};
+use harness::report::Report;
 use harness::scenario::{Outcome, Stage, nothing_left, scenario};
 use harness::world::{self, Options, World};
-use harness::{Blame, Failure, OrBlame, Result, paths, tools};
+use harness::{Blame, Exit, Failure, OrBlame, Result, Verdict, paths, tools};
 use scenarios::{ABROAD, HOME, must};
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -292,6 +296,194 @@ async fn a_failure_keeps_its_evidence() -> Outcome {
             )?;
         }
         Ok(())
+    })
+    .await
+}
+
+/// A rehearsal where no Conduit can be had (none on `PATH`, none in the cache, nothing downloads): the scripts are proved
+/// on the stand-in, the manifest on Synapse, nothing about Matrix on the stand-in, and nothing at all on Conduit. That is
+/// no failure, unless a Conduit is required.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_was_never_run_on_conduit_is_unknown_for_conduit() -> Outcome {
+    scenario(async |stage| {
+        to_the_lab(stage).await?;
+        let empty = tempfile::tempdir().or_harness(|| "make an empty directory".to_owned())?;
+        let bare = without_conduit(&empty.path().join("bin"))?;
+        let nowhere = "http://127.0.0.1:9";
+        let report = empty.path().join("report");
+        let mut fleet = Fleet::begin_with(
+            &[
+                "rehearse",
+                "--require",
+                "conduit",
+                "--report-dir",
+                &report.to_string_lossy(),
+            ],
+            &[
+                ("PATH", bare.as_str()),
+                ("XDG_CACHE_HOME", &empty.path().to_string_lossy()),
+                ("HTTPS_PROXY", nowhere),
+                ("ALL_PROXY", nowhere),
+                ("CONDUIT_BIN", ""),
+            ],
+        )
+        .await?;
+        let ended = fleet.ended().await?;
+        let said = fleet.said();
+        must(
+            ended.code() == Some(i32::from(Exit::Unknown.code())),
+            "end with the code of an unknown claim that is required",
+            format!("{ended}\n{said}"),
+        )?;
+        let what = || "read the report".to_owned();
+        let text = std::fs::read_to_string(report.join("report.json")).or_harness(what)?;
+        let report: Report = serde_json::from_str(&text).or_harness(what)?;
+        must(
+            report.claims.len() == CLAIMS.len(),
+            "judge every claim",
+            &said,
+        )?;
+        for claim in &report.claims {
+            let server = claim.server.as_ref().map(|server| server.name.as_str());
+            let expected = match claim.name.as_str() {
+                CLOSED => (Verdict::Unknown, None),
+                BOOTSTRAPPED | BOOTSTRAPPED_ONCE => (Verdict::Pass, Some("synapse")),
+                _ => (Verdict::Pass, Some("conduit-standin")),
+            };
+            must(
+                (claim.verdict, server) == expected,
+                &format!("prove `{}` on {expected:?}", claim.name),
+                &said,
+            )?;
+        }
+        must(
+            said.contains("not proved on Conduit: 8 of 8 claims"),
+            "say that nothing was proved on Conduit",
+            &said,
+        )?;
+        must(
+            report.exit(false) == Exit::Ok && report.exit(true) == Exit::Unknown,
+            "fail only where a Conduit is required",
+            text,
+        )
+    })
+    .await
+}
+
+/// Each kind of failure, made on purpose, is put at the right door: a server that answers 500 behind a proxy that works
+/// is the product's, a document that breaks its promise the deployment's, a docker that does not answer the
+/// environment's, and a name that no lab can make is ours. Each door has its exit code.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_is_blamed_on_who_has_to_act() -> Outcome {
+    scenario(async |stage| {
+        to_the_lab(stage).await?;
+        let site = stage.world.site(HOME, &tools::standin().await?).await?;
+        let mut blamed = Vec::new();
+        site.host
+            .write("/opt/conduit/standin.knobs", "0644", b"answer-500\n")
+            .await?;
+        blamed.push((
+            Blame::Product,
+            10,
+            Client::login(site.http(), &site.base_url(), "alice", "secret", "scenario")
+                .await
+                .map(|_| ())
+                .map_err(Failure::from),
+        ));
+        let runbook = Path::new(fixtures::BAD_RUNBOOKS).join("output-differs.md");
+        let step = stage
+            .world
+            .recorder()
+            .begin("follow a runbook that breaks its promise");
+        blamed.push((
+            Blame::Deployment,
+            11,
+            site.host
+                .follow_file(&runbook, &[], &step)
+                .await
+                .map(|_| ()),
+        ));
+        step.done();
+        let mut fleet = Fleet::begin_with(
+            &["rehearse"],
+            &[("DOCKER_HOST", "unix:///nonexistent/docker.sock")],
+        )
+        .await?;
+        let ended = fleet.ended().await?;
+        must(
+            ended.code() == Some(12) && fleet.said().contains("blame: environment"),
+            "blame the environment where docker does not answer",
+            format!("{ended}\n{}", fleet.said()),
+        )?;
+        blamed.push((
+            Blame::Harness,
+            13,
+            stage.world.host("a name with spaces").await.map(|_| ()),
+        ));
+        for (blame, code, outcome) in blamed {
+            let failure = outcome.err().map(|failure| {
+                (
+                    failure.blame,
+                    Exit::from(failure.blame).code(),
+                    failure.to_string(),
+                )
+            });
+            must(
+                failure.as_ref().is_some_and(|(seen, exit, letter)| {
+                    *seen == blame && *exit == code && letter.contains(&format!("blame: {blame}"))
+                }),
+                &format!("blame {blame} and end with {code}"),
+                format!("{failure:?}"),
+            )?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// A machine with an empty docker and no network: the run names the image that it cannot have, says how it can be
+/// brought, and leaves nothing. Where the images are, a rehearsal needs no network: every scenario here runs without.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_network_the_image_that_cannot_be_had_is_named() -> Outcome {
+    scenario(async |stage| {
+        to_the_lab(stage).await?;
+        let empty = EmptyDocker::start().await?;
+        let nowhere = "http://127.0.0.1:9";
+        let mut fleet = Fleet::begin_with(
+            &["setup", "--yes"],
+            &[
+                ("DOCKER_HOST", empty.host().as_str()),
+                ("http_proxy", nowhere),
+                ("https_proxy", nowhere),
+                ("HTTP_PROXY", nowhere),
+                ("HTTPS_PROXY", nowhere),
+            ],
+        )
+        .await?;
+        let ended = fleet.ended().await?;
+        let said = fleet.said();
+        let image = Image::Host.reference();
+        must(
+            ended.code() == Some(12)
+                && said.contains(&format!("error: have the image `{image}`"))
+                && said.contains(&format!("docker save {image}"))
+                && said.contains("blame: environment"),
+            "name the image that cannot be had, and what to do",
+            format!("{ended}\n{said}"),
+        )?;
+        let left = output(Command::new("docker").args([
+            "--host",
+            &empty.host(),
+            "ps",
+            "--all",
+            "--quiet",
+        ]))
+        .await?;
+        must(
+            left.is_empty(),
+            "leave nothing of an image that was not built",
+            left,
+        )
     })
     .await
 }
@@ -676,6 +868,114 @@ async fn program() -> Result<&'static Path> {
         Ok::<_, Failure>(paths::target().join("debug/fleet"))
     });
     program.await.map(PathBuf::as_path)
+}
+
+/// A directory with every program of `PATH` but `conduit`, and a docker that pulls nothing, as a `PATH`.
+fn without_conduit(directory: &Path) -> Result<String> {
+    let what = || "make a `PATH` without a Conduit".to_owned();
+    std::fs::create_dir_all(directory).or_harness(what)?;
+    for entry in std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+        .filter_map(|entry| std::fs::read_dir(entry).ok())
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.file_name() != "conduit")
+    {
+        let here = directory.join(entry.file_name());
+        if entry.file_name() == "docker" && !here.exists() {
+            let refuse = format!(
+                "#!/bin/sh\n[ \"$1\" = pull ] && {{ echo no registry >&2; exit 1; }}\nexec {} \"$@\"\n",
+                entry.path().display()
+            );
+            std::fs::write(&here, refuse).or_harness(what)?;
+            std::fs::set_permissions(&here, std::fs::Permissions::from_mode(0o755))
+                .or_harness(what)?;
+        }
+        // The first of a name wins, as on a `PATH`.
+        let _ = std::os::unix::fs::symlink(entry.path(), here);
+    }
+    Ok(directory.to_string_lossy().into_owned())
+}
+
+/// A second docker daemon, without images and without a bridge; it ends with its value.
+struct EmptyDocker {
+    directory: tempfile::TempDir,
+    daemon: Child,
+}
+
+impl EmptyDocker {
+    /// Returns once it answers.
+    async fn start() -> Result<Self> {
+        let what = || "start a second docker daemon".to_owned();
+        if !harness::image::is_root() {
+            return Err(Failure::environment(what()).hint("only root can"));
+        }
+        let directory = tempfile::tempdir().or_environment(what)?;
+        let at = |name: &str| directory.path().join(name).to_string_lossy().into_owned();
+        let log = std::fs::File::create(at("log")).or_environment(what)?;
+        let daemon = Command::new("dockerd")
+            .args([
+                "--data-root",
+                &at("data"),
+                "--exec-root",
+                &at("exec"),
+                "--pidfile",
+                &at("pid"),
+            ])
+            .args(["--host", &format!("unix://{}", at("docker.sock"))])
+            .args(["--bridge", "none", "--iptables=false", "--ip-forward=false"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .or_environment(what)?;
+        let mut empty = Self { directory, daemon };
+        let host = empty.host();
+        let log = empty.directory.path().join("log");
+        let daemon = &mut empty.daemon;
+        probe::until(
+            "the second docker answers",
+            Duration::from_secs(60),
+            async || {
+                let asked = output(Command::new("docker").args(["--host", &host, "version"])).await;
+                match (asked, daemon.try_wait()) {
+                    (Ok(_), _) => ProbeState::Ready(()),
+                    (Err(failure), Ok(None)) => ProbeState::NotYet(failure.to_string()),
+                    (_, ended) => ProbeState::Failed(format!(
+                        "{ended:?}: {}",
+                        std::fs::read_to_string(&log).unwrap_or_default()
+                    )),
+                }
+            },
+        )
+        .await
+        .map_err(|unmet| Failure::environment(what()).because(unmet))?;
+        Ok(empty)
+    }
+
+    /// Where it listens.
+    fn host(&self) -> String {
+        format!(
+            "unix://{}",
+            self.directory.path().join("docker.sock").display()
+        )
+    }
+}
+
+impl Drop for EmptyDocker {
+    /// By SIGTERM, so that it stops its containerd, too.
+    fn drop(&mut self) {
+        if let Some(pid) = self.daemon.id() {
+            let _ = std::process::Command::new("kill")
+                .arg(pid.to_string())
+                .output();
+            let deadline = std::time::Instant::now() + Duration::from_secs(10);
+            while matches!(self.daemon.try_wait(), Ok(None)) && std::time::Instant::now() < deadline
+            {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
 }
 
 /// Containers that are not the lab's; removed by their ids.
