@@ -1,5 +1,7 @@
 //! What the claims in `tests/` share: the people on stage and what they do more than once.
 
+pub mod trial;
+
 use harness::client::{Client, Registration};
 use harness::homeserver::Binary;
 use harness::scenario::Stage;
