@@ -810,7 +810,7 @@ static MEDIA: Table = Table {
 
 static DIRECTORY_STRUCTURE: Table = Table {
     path: "global.media.directory_structure",
-    positional: Some(2),
+    positional: None,
     keys: &[
         key(
             "length",

@@ -880,7 +880,8 @@ impl<'a> Judge<'a> {
             // The real server's reader takes an index here, but only from a variable.
             let index = entry.key == "backend"
                 && entry.value.from_environment()
-                && matches!(entry.value.data, Data::Integer(0));
+                && matches!(entry.value.data, Data::Integer(0))
+                && !entry.value.place.text().contains('-');
             if entry.key != value::DATE && !index {
                 self.key_in(spec, entry);
             }
@@ -952,15 +953,6 @@ impl<'a> Judge<'a> {
                         .any(|entry| spec.key(&entry.key).is_some()),
                 )
             }
-            Data::List(list) if list.is_empty() => (None, false),
-            Data::List(list) if list.len() == 2 => {
-                let pair = number(list.first()).zip(number(list.get(1)));
-                if pair.is_none() {
-                    return Fit::WrongType;
-                }
-                self.positional(spec, node);
-                (pair, true)
-            }
             _ => return Fit::WrongType,
         };
         match pair {
@@ -1027,21 +1019,36 @@ impl<'a> Judge<'a> {
             if let Some((node, url)) =
                 url.and_then(|node| Some((node, url::Url::parse(node.text()?).ok()?)))
             {
-                if !["http", "https", "socks5", "socks5h"].contains(&url.scheme()) {
+                let socks = ["socks5", "socks5h"].contains(&url.scheme());
+                let nameless = socks && url.host_str().is_none_or(str::is_empty);
+                if !(socks || ["http", "https"].contains(&url.scheme())) || nameless {
+                    let what = if nameless {
+                        format!("`{url}` names no host")
+                    } else {
+                        format!("`{}` is no scheme that a proxy has", url.scheme())
+                    };
                     self.say(
                         Code::ProxyScheme,
                         Severity::Error,
                         FATAL,
-                        format!("`{}` is no scheme that a proxy has", url.scheme()),
-                        node.place.label(
-                            "refused: `unknown proxy scheme`, after the database was made (exit 1)",
-                        ),
+                        what,
+                        node.place
+                            .label("refused after the database was made (exit 1)"),
                     )
                     .notes
                     .push(
                         "http, https, socks5 and socks5h work (src/config/proxy.rs:43, reqwest)"
                             .to_owned(),
                     );
+                } else if let (true, Some(url::Host::Domain(name))) = (socks, url.host()) {
+                    self.warn(
+                        Code::ProxyHost,
+                        &node.place,
+                        format!("the proxy's name `{name}` is looked up at the start"),
+                        "where that fails, the server does not start (exit 1); an address does not change later",
+                    )
+                    .notes
+                    .push("the name of an http or https proxy is looked up for each request instead".to_owned());
                 }
             }
         }

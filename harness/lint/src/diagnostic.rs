@@ -128,6 +128,8 @@ pub enum Code {
     WellKnown,
     /// The scheme of the proxy is none that Conduit can speak.
     ProxyScheme,
+    /// A SOCKS proxy by name, which is looked up once, at the start.
+    ProxyHost,
     /// The list of ignored keys replaces the default one, which is then accepted again.
     CompromisedKey,
     /// The TURN settings lack a part, so that there is none.
@@ -213,6 +215,7 @@ impl Code {
         Self::LongServerName,
         Self::WellKnown,
         Self::ProxyScheme,
+        Self::ProxyHost,
         Self::CompromisedKey,
         Self::IncompleteTurn,
         Self::TurnCredentials,
@@ -281,6 +284,7 @@ impl Code {
             Self::LongServerName => "long-server-name",
             Self::WellKnown => "well-known",
             Self::ProxyScheme => "proxy-scheme",
+            Self::ProxyHost => "proxy-host",
             Self::CompromisedKey => "compromised-key",
             Self::IncompleteTurn => "incomplete-turn",
             Self::TurnCredentials => "turn-credentials",
@@ -380,6 +384,7 @@ impl Code {
                 "What the server says of where it is found does not work for others."
             }
             Self::ProxyScheme => "The scheme of the proxy is none that Conduit can speak.",
+            Self::ProxyHost => "A SOCKS proxy by name, which is looked up once, at the start.",
             Self::CompromisedKey => {
                 "The list of ignored keys replaces the default one, which is then accepted again."
             }
@@ -419,7 +424,7 @@ impl Code {
     /// When the real server comes across it; of several fatal findings the earliest decides the exit code.
     pub fn stage(self) -> Stage {
         match self {
-            Self::UnknownBackend => Stage::Database,
+            Self::UnknownBackend | Self::DatabasePath => Stage::Database,
             Self::EmptyToken => Stage::Registration,
             Self::TlsFiles => Stage::Listener,
             Self::LongServerName => Stage::Names,

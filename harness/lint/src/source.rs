@@ -50,6 +50,11 @@ impl Kind {
 
     /// What a file is, by its name, or where the name says nothing, by what stands in it.
     pub fn detect(name: &str, text: &str) -> Option<Self> {
+        Self::by_name(name).or_else(|| Self::by_text(text))
+    }
+
+    /// What a file is by its name alone.
+    pub fn by_name(name: &str) -> Option<Self> {
         let name = name.to_ascii_lowercase();
         let mut parts = name.rsplit('/');
         let file = parts.next().unwrap_or("");
@@ -82,10 +87,10 @@ impl Kind {
         if file.contains("conduit") && ends(&[".toml", ".toml.new"]) {
             return Some(Self::Conduit);
         }
-        Self::detect_by_content(text)
+        None
     }
 
-    fn detect_by_content(text: &str) -> Option<Self> {
+    fn by_text(text: &str) -> Option<Self> {
         let lines = || {
             text.lines()
                 .map(str::trim)
