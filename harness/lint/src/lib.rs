@@ -19,6 +19,7 @@ pub mod source;
 mod unit;
 pub mod value;
 
+pub use conduit::invalid_text;
 pub use diagnostic::{Code, Diagnostic, Effect, Fix, Label, Severity, predicted_exit};
 pub use source::{Kind, Source};
 

@@ -121,10 +121,7 @@ impl Unit {
                     continue;
                 };
                 let raw = &self.source.text()[word.span.clone()];
-                let quote = raw
-                    .starts_with(['"', '\''])
-                    .then(|| raw.len() > 1)
-                    .unwrap_or(false);
+                let quote = raw.len() > 1 && raw.starts_with(['"', '\'']);
                 let Some(equals) = raw.find('=') else {
                     continue;
                 };
