@@ -16,6 +16,7 @@ pub mod fingerprint;
 pub mod homeserver;
 pub mod host;
 pub mod image;
+pub mod lint;
 pub mod measure;
 pub mod operator;
 pub mod paths;

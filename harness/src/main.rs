@@ -7,7 +7,9 @@ use harness::host::Needs;
 use harness::report::{Report, point_latest_to};
 use harness::runbook::Runbook;
 use harness::world::{self, Options, World};
-use harness::{docker::Docker, homeserver, operator, paths, rehearse, scenario, setup, tools, ui};
+use harness::{
+    docker::Docker, homeserver, lint, operator, paths, rehearse, scenario, setup, tools, ui,
+};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
@@ -50,6 +52,8 @@ enum Verb {
         #[command(flatten)]
         server: Server,
     },
+    /// Judge configuration before anything is started: what is ignored, refused, dangerous or contradictory
+    Lint(lint::Arguments),
     /// Print the report of a run again
     Report {
         /// The run's directory; the latest rehearsal by default
@@ -228,6 +232,7 @@ async fn run(verb: Verb) -> Result<Exit> {
         Verb::Plan(arguments) => plan(&arguments),
         Verb::Follow(arguments) => follow(&arguments).await,
         Verb::Bundle { directory, server } => bundle(&directory, &server).await,
+        Verb::Lint(arguments) => lint::run(&arguments),
         Verb::Report {
             directory,
             scenarios,

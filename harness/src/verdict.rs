@@ -97,10 +97,10 @@ impl Exit {
     /// The table of exit codes for `--help` and the README.
     pub const TABLE: &'static str = "\
 Exit codes:
-    0  every claim that was put to a server held
-    2  the command line or an input file is wrong
+    0  every claim that was put to a server held; `lint` found no error
+    2  the command line is wrong, or an input file cannot be read
    10  a claim failed: product (Conduit, Caddy, Synapse)
-   11  a claim failed: deployment (an artifact or a runbook under deploy/)
+   11  a claim failed: deployment (an artifact or a runbook under deploy/); `lint` found an error
    12  the environment failed (docker, disk, network, missing tools)
    13  the harness failed (our bug)
    14  a required claim is unknown (--require)

@@ -1,6 +1,7 @@
 //! What is said about a file: where, what happens at run time, what was probably meant, and how to mend it.
 
 use crate::source::Source;
+use crate::value::Place;
 use std::ops::Range;
 
 /// How bad it is. The worst of a run decides its exit code.
@@ -37,16 +38,270 @@ pub enum Effect {
 pub enum Code {
     /// The file is not TOML as Conduit's parser reads it.
     TomlSyntax,
+    /// A key stands outside every table, which Conduit refuses.
+    TopLevelKey,
+    /// A table outside `[global]` is dropped without a word.
+    DroppedTable,
+    /// A table is written twice in different case; the earlier is dropped.
+    RepeatedProfile,
+    /// A value is replaced by another one that goes before it.
+    Overridden,
+    /// No such key exists; Conduit ignores it without a word.
+    UnknownKey,
+    /// The key exists, but in another table; here it is ignored.
+    MisplacedKey,
+    /// A key of another server, or one that never existed; Conduit ignores it.
+    ForeignKey,
+    /// A key of a later Conduit; 0.10.12 ignores it.
+    FutureKey,
+    /// The key works, but upstream has another way for it.
+    DeprecatedKey,
+    /// The value is of another type than the key takes.
+    WrongType,
+    /// The number is outside of what the key takes.
+    OutOfRange,
+    /// The text is not what the key takes: a name, an address, a URL, a time span.
+    InvalidValue,
+    /// A key is missing without which Conduit does not start.
+    MissingKey,
+    /// `[global.media]` without `backend`, which it needs as soon as it exists.
+    MediaWithoutBackend,
+    /// `length` times `depth` of the media directories must stay below 64.
+    DirectoryStructure,
+    /// An incomplete or mistyped directory structure is taken for none at all.
+    FlatByMistake,
+    /// An array stands in the place of a table; its values are taken by position.
+    PositionalTable,
+    /// No such storage engine is built in.
+    UnknownBackend,
+    /// SQLite lets two processes open one database, and nothing converts it later.
+    SqliteBackend,
+    /// The database path is not a directory that stays the same.
+    DatabasePath,
+    /// A relative path depends on where the server is started.
+    RelativePath,
+    /// An empty registration token, which Conduit refuses after it made the database.
+    EmptyToken,
+    /// Anybody can register.
+    OpenRegistration,
+    /// A registration token while registration is closed.
+    TokenWithoutRegistration,
+    /// A secret that can be guessed.
+    WeakSecret,
+    /// A value that was to be replaced.
+    Placeholder,
+    /// The emergency password is left in place.
+    EmergencyPassword,
+    /// The server calls conduit.rs every hour.
+    UpdateCheck,
+    /// Federation is off because nothing says that it is on.
+    ImplicitFederation,
+    /// Plain HTTP on an address that others reach.
+    PlainHttpExposed,
+    /// HTTPS on loopback, where only a proxy reaches it.
+    TlsOnLoopback,
+    /// The certificate or key cannot be read, which ends the server after it opened its database.
+    TlsFiles,
+    /// The federation port on loopback, where no other server reaches it.
+    FederationPort,
+    /// Port 0 is another port at each start.
+    RandomPort,
+    /// The limit of a request is too small to work with.
+    RequestSize,
+    /// No request may leave at all.
+    NothingSent,
+    /// An interval of 0 ends the clean-up task, and with it the handling of SIGHUP.
+    CleanupPanics,
+    /// A cache of no size.
+    CacheOff,
+    /// The default room version is not supported, or needs unstable ones.
+    RoomVersion,
+    /// Tracing replaces the log.
+    LogsReplaced,
+    /// A log directive that does not mean what it seems to.
+    LogFilter,
+    /// The server name is valid but unusual.
+    ServerName,
+    /// The server name leaves no room for `@conduit`, and Conduit panics.
+    LongServerName,
+    /// What the server says of where it is found does not work for others.
+    WellKnown,
+    /// The scheme of the proxy is none that Conduit can speak.
+    ProxyScheme,
+    /// A SOCKS proxy by name, which is looked up once, at the start.
+    ProxyHost,
+    /// The list of ignored keys replaces the default one, which is then accepted again.
+    CompromisedKey,
+    /// The TURN settings lack a part, so that there is none.
+    IncompleteTurn,
+    /// Two kinds of TURN credentials, of which one is ignored.
+    TurnCredentials,
+    /// `[global.turn]` without usable credentials, which Conduit refuses.
+    TurnWithoutCredentials,
+    /// A media retention without `scope` deletes local uploads.
+    RetentionWithoutScope,
+    /// Media is deleted as soon as it is stored.
+    RetentionAtOnce,
+    /// Two media retentions of one scope, of which the second is ignored.
+    RepeatedScope,
+    /// A variable with two underscores, which reaches no table.
+    DoubleUnderscore,
+    /// A key that no variable of its own reaches.
+    UnreachableKey,
+    /// A line that systemd ignores in an environment file.
+    EnvironmentSyntax,
+    /// `CONDUIT_CONFIG` is not set, without which Conduit does not start.
+    ConfigMissing,
+    /// `CONDUIT_CONFIG` names no file that is certain to be found.
+    ConfigPath,
+    /// `Type=notify` with a server that reports ready before it listens, or cannot report.
+    UnitNotify,
+    /// A restart after exit 1 completes the loss of the signing key.
+    UnitRestart,
+    /// The server runs as root, or as a user that differs from host to host.
+    UnitUser,
+    /// The server is killed before it has finished its requests.
+    UnitStopTimeout,
+    /// The file cannot be read as text.
+    Unreadable,
 }
 
 impl Code {
     /// Every class, in the order of the documentation.
-    pub const ALL: &'static [Self] = &[Self::TomlSyntax];
+    pub const ALL: &'static [Self] = &[
+        Self::TomlSyntax,
+        Self::TopLevelKey,
+        Self::DroppedTable,
+        Self::RepeatedProfile,
+        Self::Overridden,
+        Self::UnknownKey,
+        Self::MisplacedKey,
+        Self::ForeignKey,
+        Self::FutureKey,
+        Self::DeprecatedKey,
+        Self::WrongType,
+        Self::OutOfRange,
+        Self::InvalidValue,
+        Self::MissingKey,
+        Self::MediaWithoutBackend,
+        Self::DirectoryStructure,
+        Self::FlatByMistake,
+        Self::PositionalTable,
+        Self::UnknownBackend,
+        Self::SqliteBackend,
+        Self::DatabasePath,
+        Self::RelativePath,
+        Self::EmptyToken,
+        Self::OpenRegistration,
+        Self::TokenWithoutRegistration,
+        Self::WeakSecret,
+        Self::Placeholder,
+        Self::EmergencyPassword,
+        Self::UpdateCheck,
+        Self::ImplicitFederation,
+        Self::PlainHttpExposed,
+        Self::TlsOnLoopback,
+        Self::TlsFiles,
+        Self::FederationPort,
+        Self::RandomPort,
+        Self::RequestSize,
+        Self::NothingSent,
+        Self::CleanupPanics,
+        Self::CacheOff,
+        Self::RoomVersion,
+        Self::LogsReplaced,
+        Self::LogFilter,
+        Self::ServerName,
+        Self::LongServerName,
+        Self::WellKnown,
+        Self::ProxyScheme,
+        Self::ProxyHost,
+        Self::CompromisedKey,
+        Self::IncompleteTurn,
+        Self::TurnCredentials,
+        Self::TurnWithoutCredentials,
+        Self::RetentionWithoutScope,
+        Self::RetentionAtOnce,
+        Self::RepeatedScope,
+        Self::DoubleUnderscore,
+        Self::UnreachableKey,
+        Self::EnvironmentSyntax,
+        Self::ConfigMissing,
+        Self::ConfigPath,
+        Self::UnitNotify,
+        Self::UnitRestart,
+        Self::UnitUser,
+        Self::UnitStopTimeout,
+        Self::Unreadable,
+    ];
 
     /// Its stable name, in kebab case.
     pub fn slug(self) -> &'static str {
         match self {
             Self::TomlSyntax => "toml-syntax",
+            Self::TopLevelKey => "top-level-key",
+            Self::DroppedTable => "dropped-table",
+            Self::RepeatedProfile => "repeated-profile",
+            Self::Overridden => "overridden",
+            Self::UnknownKey => "unknown-key",
+            Self::MisplacedKey => "misplaced-key",
+            Self::ForeignKey => "foreign-key",
+            Self::FutureKey => "future-key",
+            Self::DeprecatedKey => "deprecated-key",
+            Self::WrongType => "wrong-type",
+            Self::OutOfRange => "out-of-range",
+            Self::InvalidValue => "invalid-value",
+            Self::MissingKey => "missing-key",
+            Self::MediaWithoutBackend => "media-without-backend",
+            Self::DirectoryStructure => "directory-structure",
+            Self::FlatByMistake => "flat-by-mistake",
+            Self::PositionalTable => "positional-table",
+            Self::UnknownBackend => "unknown-backend",
+            Self::SqliteBackend => "sqlite-backend",
+            Self::DatabasePath => "database-path",
+            Self::RelativePath => "relative-path",
+            Self::EmptyToken => "empty-token",
+            Self::OpenRegistration => "open-registration",
+            Self::TokenWithoutRegistration => "token-without-registration",
+            Self::WeakSecret => "weak-secret",
+            Self::Placeholder => "placeholder",
+            Self::EmergencyPassword => "emergency-password",
+            Self::UpdateCheck => "update-check",
+            Self::ImplicitFederation => "implicit-federation",
+            Self::PlainHttpExposed => "plain-http-exposed",
+            Self::TlsOnLoopback => "tls-on-loopback",
+            Self::TlsFiles => "tls-files",
+            Self::FederationPort => "federation-port",
+            Self::RandomPort => "random-port",
+            Self::RequestSize => "request-size",
+            Self::NothingSent => "nothing-sent",
+            Self::CleanupPanics => "cleanup-panics",
+            Self::CacheOff => "cache-off",
+            Self::RoomVersion => "room-version",
+            Self::LogsReplaced => "logs-replaced",
+            Self::LogFilter => "log-filter",
+            Self::ServerName => "server-name",
+            Self::LongServerName => "long-server-name",
+            Self::WellKnown => "well-known",
+            Self::ProxyScheme => "proxy-scheme",
+            Self::ProxyHost => "proxy-host",
+            Self::CompromisedKey => "compromised-key",
+            Self::IncompleteTurn => "incomplete-turn",
+            Self::TurnCredentials => "turn-credentials",
+            Self::TurnWithoutCredentials => "turn-without-credentials",
+            Self::RetentionWithoutScope => "retention-without-scope",
+            Self::RetentionAtOnce => "retention-at-once",
+            Self::RepeatedScope => "repeated-scope",
+            Self::DoubleUnderscore => "double-underscore",
+            Self::UnreachableKey => "unreachable-key",
+            Self::EnvironmentSyntax => "environment-syntax",
+            Self::ConfigMissing => "config-missing",
+            Self::ConfigPath => "config-path",
+            Self::UnitNotify => "unit-notify",
+            Self::UnitRestart => "unit-restart",
+            Self::UnitUser => "unit-user",
+            Self::UnitStopTimeout => "unit-stop-timeout",
+            Self::Unreadable => "unreadable",
         }
     }
 
@@ -54,8 +309,166 @@ impl Code {
     pub fn summary(self) -> &'static str {
         match self {
             Self::TomlSyntax => "The file is not TOML as Conduit's parser reads it.",
+            Self::TopLevelKey => "A key stands outside every table, which Conduit refuses.",
+            Self::DroppedTable => "A table outside `[global]` is dropped without a word.",
+            Self::RepeatedProfile => {
+                "A table is written twice in different case; the earlier is dropped."
+            }
+            Self::Overridden => "A value is replaced by another one that goes before it.",
+            Self::UnknownKey => "No such key exists; Conduit ignores it without a word.",
+            Self::MisplacedKey => "The key exists, but in another table; here it is ignored.",
+            Self::ForeignKey => {
+                "A key of another server, or one that never existed; Conduit ignores it."
+            }
+            Self::FutureKey => "A key of a later Conduit; 0.10.12 ignores it.",
+            Self::DeprecatedKey => "The key works, but upstream has another way for it.",
+            Self::WrongType => "The value is of another type than the key takes.",
+            Self::OutOfRange => "The number is outside of what the key takes.",
+            Self::InvalidValue => {
+                "The text is not what the key takes: a name, an address, a URL, a time span."
+            }
+            Self::MissingKey => "A key is missing without which Conduit does not start.",
+            Self::MediaWithoutBackend => {
+                "`[global.media]` without `backend`, which it needs as soon as it exists."
+            }
+            Self::DirectoryStructure => {
+                "`length` times `depth` of the media directories must stay below 64."
+            }
+            Self::FlatByMistake => {
+                "An incomplete or mistyped directory structure is taken for none at all."
+            }
+            Self::PositionalTable => {
+                "An array stands in the place of a table; its values are taken by position."
+            }
+            Self::UnknownBackend => "No such storage engine is built in.",
+            Self::SqliteBackend => {
+                "SQLite lets two processes open one database, and nothing converts it later."
+            }
+            Self::DatabasePath => "The database path is not a directory that stays the same.",
+            Self::RelativePath => "A relative path depends on where the server is started.",
+            Self::EmptyToken => {
+                "An empty registration token, which Conduit refuses after it made the database."
+            }
+            Self::OpenRegistration => "Anybody can register.",
+            Self::TokenWithoutRegistration => "A registration token while registration is closed.",
+            Self::WeakSecret => "A secret that can be guessed.",
+            Self::Placeholder => "A value that was to be replaced.",
+            Self::EmergencyPassword => "The emergency password is left in place.",
+            Self::UpdateCheck => "The server calls conduit.rs every hour.",
+            Self::ImplicitFederation => "Federation is off because nothing says that it is on.",
+            Self::PlainHttpExposed => "Plain HTTP on an address that others reach.",
+            Self::TlsOnLoopback => "HTTPS on loopback, where only a proxy reaches it.",
+            Self::TlsFiles => {
+                "The certificate or key cannot be read, which ends the server after it opened its database."
+            }
+            Self::FederationPort => {
+                "The federation port on loopback, where no other server reaches it."
+            }
+            Self::RandomPort => "Port 0 is another port at each start.",
+            Self::RequestSize => "The limit of a request is too small to work with.",
+            Self::NothingSent => "No request may leave at all.",
+            Self::CleanupPanics => {
+                "An interval of 0 ends the clean-up task, and with it the handling of SIGHUP."
+            }
+            Self::CacheOff => "A cache of no size.",
+            Self::RoomVersion => {
+                "The default room version is not supported, or needs unstable ones."
+            }
+            Self::LogsReplaced => "Tracing replaces the log.",
+            Self::LogFilter => "A log directive that does not mean what it seems to.",
+            Self::ServerName => "The server name is valid but unusual.",
+            Self::LongServerName => {
+                "The server name leaves no room for `@conduit`, and Conduit panics."
+            }
+            Self::WellKnown => {
+                "What the server says of where it is found does not work for others."
+            }
+            Self::ProxyScheme => "The scheme of the proxy is none that Conduit can speak.",
+            Self::ProxyHost => "A SOCKS proxy by name, which is looked up once, at the start.",
+            Self::CompromisedKey => {
+                "The list of ignored keys replaces the default one, which is then accepted again."
+            }
+            Self::IncompleteTurn => "The TURN settings lack a part, so that there is none.",
+            Self::TurnCredentials => "Two kinds of TURN credentials, of which one is ignored.",
+            Self::TurnWithoutCredentials => {
+                "`[global.turn]` without usable credentials, which Conduit refuses."
+            }
+            Self::RetentionWithoutScope => {
+                "A media retention without `scope` deletes local uploads."
+            }
+            Self::RetentionAtOnce => "Media is deleted as soon as it is stored.",
+            Self::RepeatedScope => {
+                "Two media retentions of one scope, of which the second is ignored."
+            }
+            Self::DoubleUnderscore => "A variable with two underscores, which reaches no table.",
+            Self::UnreachableKey => "A key that no variable of its own reaches.",
+            Self::EnvironmentSyntax => "A line that systemd ignores in an environment file.",
+            Self::ConfigMissing => {
+                "`CONDUIT_CONFIG` is not set, without which Conduit does not start."
+            }
+            Self::ConfigPath => "`CONDUIT_CONFIG` names no file that is certain to be found.",
+            Self::UnitNotify => {
+                "`Type=notify` with a server that reports ready before it listens, or cannot report."
+            }
+            Self::UnitRestart => "A restart after exit 1 completes the loss of the signing key.",
+            Self::UnitUser => {
+                "The server runs as root, or as a user that differs from host to host."
+            }
+            Self::UnitStopTimeout => "The server is killed before it has finished its requests.",
+            Self::Unreadable => "The file cannot be read as text.",
         }
     }
+}
+
+impl Code {
+    /// When the real server comes across it; of several fatal findings the earliest decides the exit code.
+    pub fn stage(self) -> Stage {
+        match self {
+            Self::UnknownBackend | Self::DatabasePath => Stage::Database,
+            Self::EmptyToken => Stage::Registration,
+            Self::TlsFiles => Stage::Listener,
+            Self::LongServerName => Stage::Names,
+            Self::ProxyScheme => Stage::Clients,
+            Self::ConfigMissing => Stage::Start,
+            _ => Stage::Parse,
+        }
+    }
+
+    /// The class of this name.
+    pub fn from_slug(slug: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.slug() == slug)
+    }
+}
+
+/// The steps of the real server's start, in its order (src/main.rs:60-290, src/database/mod.rs:277-470).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stage {
+    /// It looks for `CONDUIT_CONFIG`.
+    Start,
+    /// It reads file and environment into its structure.
+    Parse,
+    /// It opens the database.
+    Database,
+    /// It looks at the registration token.
+    Registration,
+    /// It builds its HTTP clients, with the proxy.
+    Clients,
+    /// It makes the names of its own account and room.
+    Names,
+    /// It reads the certificate and listens.
+    Listener,
+}
+
+/// The exit code that the server ends with by these findings; `None` if none of them keeps it from starting.
+pub fn predicted_exit<'a>(findings: impl IntoIterator<Item = &'a Diagnostic>) -> Option<u8> {
+    findings
+        .into_iter()
+        .filter_map(|finding| match finding.effect {
+            Effect::Fatal { exit } => Some((finding.code.stage(), exit)),
+            _ => None,
+        })
+        .min()
+        .map(|(_, exit)| exit)
 }
 
 /// A place, and what there is to say of it.
@@ -110,4 +523,67 @@ pub struct Diagnostic {
     pub notes: Vec<String>,
     /// The correction, where one can be written down.
     pub fix: Option<Fix>,
+}
+
+impl Diagnostic {
+    /// A finding without remarks or correction.
+    pub fn new(
+        code: Code,
+        severity: Severity,
+        effect: Effect,
+        message: impl Into<String>,
+        primary: Label,
+    ) -> Self {
+        Self {
+            code,
+            severity,
+            effect,
+            message: message.into(),
+            primary,
+            related: Vec::new(),
+            notes: Vec::new(),
+            fix: None,
+        }
+    }
+
+    /// With another place that belongs to it.
+    #[must_use]
+    pub fn related(mut self, label: Label) -> Self {
+        self.related.push(label);
+        self
+    }
+
+    /// With a remark.
+    #[must_use]
+    pub fn note(mut self, note: impl Into<String>) -> Self {
+        self.notes.push(note.into());
+        self
+    }
+
+    /// With a correction.
+    #[must_use]
+    pub fn fix(mut self, fix: impl Into<Option<Fix>>) -> Self {
+        self.fix = fix.into();
+        self
+    }
+}
+
+impl Fix {
+    /// A correction by one replacement.
+    pub fn replace(
+        title: impl Into<String>,
+        safe: bool,
+        place: &Place,
+        replacement: impl Into<String>,
+    ) -> Self {
+        Self {
+            title: title.into(),
+            safe,
+            edits: vec![Edit {
+                source: place.source.clone(),
+                span: place.span.clone(),
+                replacement: replacement.into(),
+            }],
+        }
+    }
 }

@@ -26,6 +26,130 @@ pub enum Kind {
     Manifest,
 }
 
+impl Kind {
+    /// Every kind, with the word that the command line has for it.
+    pub const ALL: &'static [(&'static str, Self)] = &[
+        ("conduit", Self::Conduit),
+        ("environment", Self::Environment),
+        ("unit", Self::Unit),
+        ("caddyfile", Self::Caddyfile),
+        ("zone", Self::Zone),
+        ("well-known-server", Self::WellKnownServer),
+        ("well-known-client", Self::WellKnownClient),
+        ("firewall", Self::Firewall),
+        ("manifest", Self::Manifest),
+    ];
+
+    /// Its word.
+    pub fn word(self) -> &'static str {
+        Self::ALL
+            .iter()
+            .find(|(_, kind)| *kind == self)
+            .map_or("", |(word, _)| word)
+    }
+
+    /// What a file is, by its name, or where the name says nothing, by what stands in it.
+    pub fn detect(name: &str, text: &str) -> Option<Self> {
+        Self::by_name(name).or_else(|| Self::by_text(text))
+    }
+
+    /// What a file is by its name alone.
+    pub fn by_name(name: &str) -> Option<Self> {
+        let name = name.to_ascii_lowercase();
+        let mut parts = name.rsplit('/');
+        let file = parts.next().unwrap_or("");
+        let folder = parts.next().unwrap_or("");
+        let ends = |endings: &[&str]| endings.iter().any(|ending| file.ends_with(ending));
+        if ends(&[".service"]) {
+            return Some(Self::Unit);
+        }
+        if file.starts_with("caddyfile") || ends(&[".caddy", ".caddyfile"]) {
+            return Some(Self::Caddyfile);
+        }
+        if ends(&[".zone"]) {
+            return Some(Self::Zone);
+        }
+        if folder == "matrix" && file == "server" {
+            return Some(Self::WellKnownServer);
+        }
+        if folder == "matrix" && file == "client" {
+            return Some(Self::WellKnownClient);
+        }
+        if ends(&[".ufw"]) || folder == "applications.d" {
+            return Some(Self::Firewall);
+        }
+        if file == "env" || file == "environment" || ends(&[".env", ".environment"]) {
+            return Some(Self::Environment);
+        }
+        if file == "fleet.toml" {
+            return Some(Self::Manifest);
+        }
+        if file.contains("conduit") && ends(&[".toml", ".toml.new"]) {
+            return Some(Self::Conduit);
+        }
+        None
+    }
+
+    fn by_text(text: &str) -> Option<Self> {
+        let lines = || {
+            text.lines()
+                .map(str::trim)
+                .filter(|line| !line.is_empty() && !line.starts_with(['#', ';']))
+        };
+        let has = |wanted: &str| lines().any(|line| line == wanted);
+        if has("[Service]") || has("[Unit]") {
+            return Some(Self::Unit);
+        }
+        if lines().any(|line| line.starts_with("[[account") || line.starts_with("[[room")) {
+            return Some(Self::Manifest);
+        }
+        let header = |name: &str| {
+            lines().any(|line| {
+                let inner = line.trim_start_matches('[').trim_start();
+                line.starts_with('[')
+                    && inner.starts_with(name)
+                    && inner[name.len()..].trim_start().starts_with([']', '.'])
+            })
+        };
+        if header("global")
+            || header("default")
+            || lines().any(|line| line.starts_with("server_name"))
+        {
+            return Some(Self::Conduit);
+        }
+        if lines().any(|line| {
+            line.starts_with("$ORIGIN") || line.starts_with("$TTL") || line.contains(" IN SOA ")
+        }) {
+            return Some(Self::Zone);
+        }
+        if text.trim_start().starts_with('{') {
+            if text.contains("\"m.server\"") {
+                return Some(Self::WellKnownServer);
+            }
+            if text.contains("\"m.homeserver\"") {
+                return Some(Self::WellKnownClient);
+            }
+        }
+        if lines().any(|line| line.starts_with("ports=")) && text.contains("title=") {
+            return Some(Self::Firewall);
+        }
+        if lines().any(|line| line.contains("reverse_proxy")) {
+            return Some(Self::Caddyfile);
+        }
+        let mut any = false;
+        let all = lines().all(|line| {
+            any = true;
+            line.split_once('=').is_some_and(|(name, _)| {
+                !name.is_empty()
+                    && name.bytes().all(|byte| {
+                        byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_'
+                    })
+            })
+        });
+        (any && all).then_some(Self::Environment)
+    }
+}
+
 /// A file as it was read. Cheap to clone; two are the same if they are the same reading.
 #[derive(Clone, Debug)]
 pub struct Source(Arc<Inner>);
