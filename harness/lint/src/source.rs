@@ -24,6 +24,8 @@ pub enum Kind {
     Firewall,
     /// The fleet's manifest, TOML.
     Manifest,
+    /// Users that systemd makes (sysusers.d).
+    Sysusers,
 }
 
 /// A file as it was read. Cheap to clone; two are the same if they are the same reading.
