@@ -409,16 +409,19 @@ fn ask(program: &Path, closure: &Closure, patience: Duration) -> Result<Answer, 
         }
     };
     // A child of its own may hold the other end open; what was said until now is what there is.
-    let read = |from: mpsc::Receiver<Vec<u8>>| {
-        from.recv_timeout(patience)
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .map_err(|_| {
-                format!(
-                    "`{} adapt` ended without closing its output",
-                    program.display()
-                )
-            })
+    let read = |from: mpsc::Receiver<Vec<u8>>| match from.recv_timeout(patience) {
+        Ok(bytes) if bytes.len() as u64 >= LENGTH => Err(format!(
+            "`{} adapt` wrote more than {} MiB",
+            program.display(),
+            LENGTH >> 20
+        )),
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(_) => Err(format!(
+            "`{} adapt` ended without closing its output",
+            program.display()
+        )),
     };
+    // Whoever reads it knows nothing of the stage.
     let prefix = directory.to_string_lossy().into_owned();
     Ok(Answer {
         exit: status.code(),

@@ -178,15 +178,11 @@ pub fn read(caddy: &Caddy, sources: &[Source], found: &mut Vec<Diagnostic>) -> F
 /// The variables of the unit that is enabled, and of the files that it reads, beat `conduit.toml`.
 fn overrides(facts: &mut Facts, files: &[&Source]) {
     // A unit that nobody enables, such as the bootstrap's window, has its own port on purpose.
-    let unit =
-        facts
-            .units
-            .iter()
-            .find(|unit| unit.installed)
-            .or_else(|| match facts.units.as_slice() {
-                [only] => Some(only),
-                _ => None,
-            });
+    // A drop-in whose unit is not at hand is taken for one of the unit that is enabled.
+    let unit = facts
+        .units
+        .iter()
+        .find(|unit| unit.installed || unit.program.is_none());
     let mut variables = unit
         .map(|unit| unit.environment.clone())
         .unwrap_or_default();

@@ -28,8 +28,10 @@ pub fn compare(facts: &Facts) -> Vec<Diagnostic> {
         facts,
         found: Vec::new(),
         explained: Vec::new(),
+        hosts: Vec::new(),
     };
     let names = rules.names();
+    rules.hosts = names.hosts();
     rules.upstreams();
     rules.limits();
     rules.paths();
@@ -49,6 +51,23 @@ struct Names {
     client: Verdict,
 }
 
+impl Names {
+    /// Every host that some file takes for one of the site's, in lower case.
+    fn hosts(&self) -> Vec<String> {
+        [&self.server_name, &self.server, &self.client]
+            .into_iter()
+            .flat_map(|verdict| verdict.winners.iter().chain(&verdict.losers))
+            .map(|vote| host_of(&vote.key).to_ascii_lowercase())
+            .collect()
+    }
+}
+
+/// The host of a URL or of `host:port`.
+fn host_of(place: &str) -> &str {
+    let rest = place.split_once("://").map_or(place, |(_, rest)| rest);
+    split_host(rest.split('/').next().unwrap_or(rest)).0
+}
+
 /// A place that must be reachable, and who says so.
 struct Target<'a> {
     host: String,
@@ -62,6 +81,8 @@ struct Rules<'a> {
     found: Vec<Diagnostic>,
     /// Places that a diagnostic was made of already: what follows from them is no second one.
     explained: Vec<Fact<()>>,
+    /// Hosts that some file takes for one of the site's.
+    hosts: Vec<String>,
 }
 
 impl<'a> Rules<'a> {
@@ -77,6 +98,33 @@ impl<'a> Rules<'a> {
 
     fn sites(&self) -> impl Iterator<Item = &'a Site> + use<'a> {
         self.facts.caddies.iter().flat_map(|caddy| &caddy.sites)
+    }
+
+    /// The sites that are ours, beside those that Caddy serves for others: by what they match, by their name, or because
+    /// Conduit is behind them.
+    fn own_sites(&self) -> impl Iterator<Item = &'a Site> {
+        let conduit = &self.facts.conduit;
+        self.sites().filter(move |site| {
+            let named = site
+                .host
+                .as_ref()
+                .is_some_and(|host| self.hosts.contains(&host.to_ascii_lowercase()));
+            let Answer::Proxy { upstreams, .. } = &site.client.answer else {
+                return named || site.client.by_path;
+            };
+            let leads_to_conduit = upstreams.iter().any(|dial| {
+                let (host, to) = split_host(&dial.value);
+                conduit
+                    .port
+                    .as_ref()
+                    .is_some_and(|port| to == Some(port.value))
+                    && conduit
+                        .address
+                        .as_ref()
+                        .is_some_and(|address| reaches(&address.value, host))
+            });
+            named || site.client.by_path || leads_to_conduit
+        })
     }
 
     /// Who the site is, and where it sends servers and clients.
@@ -272,7 +320,7 @@ impl<'a> Rules<'a> {
                 let proxies = |site: &&Site| matches!(site.client.answer, Answer::Proxy { .. });
                 // Whose port was changed, else whose name.
                 let near = self
-                    .sites()
+                    .own_sites()
                     .filter(proxies)
                     .filter(|site| !self.explained(&site.place))
                     .max_by_key(|site| {
@@ -400,7 +448,8 @@ impl<'a> Rules<'a> {
             format!("{}:{}", address.value, port.value)
         };
         let mut upstreams: Vec<(Fact<String>, bool)> = Vec::new();
-        for site in self.sites() {
+        let mut findings = Vec::new();
+        for site in self.own_sites() {
             for walk in [&site.client, &site.federation, &site.upload] {
                 if let Answer::Proxy { upstreams: to, tls } = &walk.answer {
                     upstreams.extend(to.iter().map(|fact| (fact.clone(), *tls)));
@@ -418,7 +467,7 @@ impl<'a> Rules<'a> {
                     found
                         .notes
                         .push("pass `/_matrix/*` on as it came: `handle`, not `handle_path`, and no `uri`".to_owned());
-                    self.found.push(found);
+                    findings.push(found);
                 }
                 if let Some(header) = &walk.forwarded {
                     let mut found = finding(
@@ -431,10 +480,11 @@ impl<'a> Rules<'a> {
                         "Caddy sets X-Forwarded-For, -Proto and -Host itself and discards what the client sent of them"
                             .to_owned(),
                     );
-                    self.found.push(found);
+                    findings.push(found);
                 }
             }
         }
+        self.found.append(&mut findings);
         let upstreams: Vec<_> = upstreams
             .into_iter()
             // A placeholder is only known when a request comes.
@@ -509,7 +559,7 @@ impl<'a> Rules<'a> {
             })
             .collect();
         let mut unlimited = Vec::new();
-        for site in self.sites() {
+        for site in self.own_sites() {
             let walk = &site.upload;
             if !matches!(walk.answer, Answer::Proxy { .. }) {
                 continue;
@@ -576,7 +626,8 @@ impl<'a> Rules<'a> {
             .units
             .iter()
             .filter_map(|unit| {
-                let config = unit.config()?;
+                // Empty is no file at all: everything comes from the environment.
+                let config = unit.config().filter(|config| !config.value.is_empty())?;
                 Some(Vote::of(
                     config,
                     format!("what `{}` has Conduit read", unit.name),
@@ -611,6 +662,23 @@ impl<'a> Rules<'a> {
             ],
             votes,
         );
+        // A copy may have another name than the installed file, so that only a person can tell.
+        let copied = self
+            .facts
+            .conduit
+            .source
+            .as_ref()
+            .is_some_and(|source| Path::new(source.name()).is_relative());
+        for found in &mut verdict.findings {
+            let own = |label: &Label| Some(&label.source) == self.facts.conduit.source.as_ref();
+            if copied
+                && std::iter::once(&found.primary)
+                    .chain(&found.related)
+                    .any(own)
+            {
+                found.severity = Severity::Warning;
+            }
+        }
         self.take(&mut verdict);
     }
 
@@ -826,13 +894,7 @@ impl<'a> Rules<'a> {
             );
         }
         for vote in &names.client.winners {
-            let rest = vote.key.split_once("://").map_or("", |(_, rest)| rest);
-            let authority = rest.split('/').next().unwrap_or(rest);
-            need(
-                split_host(authority).0,
-                "clients are sent there",
-                &vote.place,
-            );
+            need(host_of(&vote.key), "clients are sent there", &vote.place);
         }
         for site in self.sites() {
             if let Some(host) = &site.host
@@ -910,9 +972,7 @@ impl<'a> Rules<'a> {
             others.push((split_host(&vote.key).0.to_owned(), vote));
         }
         if let Some(vote) = names.client.winner() {
-            let rest = vote.key.split_once("://").map_or("", |(_, rest)| rest);
-            let authority = rest.split('/').next().unwrap_or(rest);
-            others.push((split_host(authority).0.to_owned(), vote));
+            others.push((host_of(&vote.key).to_owned(), vote));
         }
         let (Found::Addresses(own), true) = (zone.addresses(&apex), zone.covers(&apex)) else {
             return;

@@ -80,6 +80,8 @@ pub struct Walk {
     pub answer: Answer,
     /// Whether something on the way depends on what is not known here.
     pub uncertain: bool,
+    /// Whether its path is what chose the way.
+    pub by_path: bool,
     /// The largest body.
     pub limit: Option<Fact<u64>>,
     /// The largest body that may be announced.
@@ -269,9 +271,14 @@ pub fn is_loopback(host: &str) -> bool {
             .is_ok_and(|address| address.is_loopback())
 }
 
-/// Every name that the routes of a server are about, in their order.
+/// Every name that the routes of a server are about, in their order; those within a wildcard's site too.
 fn hosts(routes: &Value) -> Vec<&str> {
     let mut found = Vec::new();
+    collect_hosts(routes, &mut found);
+    found
+}
+
+fn collect_hosts<'v>(routes: &'v Value, found: &mut Vec<&'v str>) {
     for route in routes.as_array().into_iter().flatten() {
         for set in route["match"].as_array().into_iter().flatten() {
             for host in set["host"].as_array().into_iter().flatten() {
@@ -282,8 +289,10 @@ fn hosts(routes: &Value) -> Vec<&str> {
                 }
             }
         }
+        for handler in route["handle"].as_array().into_iter().flatten() {
+            collect_hosts(&handler["routes"], found);
+        }
     }
-    found
 }
 
 /// Whether something holds.
@@ -471,6 +480,7 @@ impl<'a> Words<'a> {
                 Maybe::Yes => {}
             }
             taken.extend(group);
+            walk.by_path |= names_matrix(&route["match"]);
             for handler in route["handle"].as_array().into_iter().flatten() {
                 if self.handler(handler, request, walk) {
                     return true;
@@ -675,6 +685,18 @@ impl<'a> Words<'a> {
             bytes
         }))
     }
+}
+
+/// Whether a path of Matrix's own stands among the matchers.
+fn names_matrix(sets: &Value) -> bool {
+    sets.as_array().into_iter().flatten().any(|set| {
+        set["path"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .any(|path| path.starts_with("/_matrix"))
+    })
 }
 
 /// Whether one of the sets matches; none of them is a match.

@@ -255,12 +255,19 @@ impl Unit {
         let read_only = match protect.value.as_str() {
             "strict" => !below(&["/dev", "/proc", "/sys"]),
             "full" => below(&["/usr", "/boot", "/efi", "/etc"]),
-            "yes" | "true" | "on" | "1" => below(&["/usr", "/boot", "/efi"]),
+            yes if is_true(yes) => below(&["/usr", "/boot", "/efi"]),
             _ => false,
         };
         // What was meant to be writable explains more than what makes the rest read-only.
         read_only.then(|| self.writable.first().unwrap_or(protect).clone())
     }
+}
+
+/// A boolean as systemd reads it.
+fn is_true(value: &str) -> bool {
+    ["1", "yes", "y", "true", "t", "on"]
+        .iter()
+        .any(|yes| yes.eq_ignore_ascii_case(value))
 }
 
 /// A path without `.` and `..`, by its letters alone.
@@ -337,6 +344,7 @@ fn unit(name: String, assignments: &[Assignment]) -> Unit {
     };
     // Each list by its own key, because an empty assignment empties that list alone.
     let mut lists: BTreeMap<&str, Vec<Fact<String>>> = BTreeMap::new();
+    let mut dynamic: Option<Fact<String>> = None;
     for assignment in assignments {
         let Assignment {
             section,
@@ -367,6 +375,7 @@ fn unit(name: String, assignments: &[Assignment]) -> Unit {
                 });
             }
             "ProtectSystem" => unit.protect_system = whole(),
+            "DynamicUser" => dynamic = whole().filter(|fact| is_true(&fact.value)),
             "ExecStart" => {
                 // Of several the last that is not empty: a drop-in must empty the list first, and Type=exec takes one.
                 unit.program = words(value, source).into_iter().next().map(|word| {
@@ -408,6 +417,11 @@ fn unit(name: String, assignments: &[Assignment]) -> Unit {
             }
             _ => {}
         }
+    }
+    // systemd.exec(5): a dynamic user implies it.
+    if let Some(dynamic) = dynamic {
+        let strict = dynamic.with("strict".to_owned());
+        unit.protect_system = Some(strict);
     }
     for (key, facts) in lists {
         match key {

@@ -390,10 +390,12 @@ impl Reader<'_> {
                 ("$TTL", Some(argument)) => {
                     Err(broken(argument, format!("`{}` is no time", argument.text)))
                 }
-                ("$INCLUDE", _) => Err(broken(
+                ("$INCLUDE" | "$GENERATE", _) => Err(broken(
                     first,
-                    "`$INCLUDE` is not followed here; give the included file's records in one file"
-                        .to_owned(),
+                    format!(
+                        "`{}` is not followed here; give its records written out in one file",
+                        first.text
+                    ),
                 )),
                 ("$ORIGIN" | "$TTL", None) => {
                     Err(broken(first, format!("`{}` of what?", first.text)))
