@@ -21,7 +21,7 @@ enum Need {
     Daemon,
     /// An image of the lab.
     Image(Image),
-    /// The programs of ours that run on a Host.
+    /// The programs of ours that run on a Host, and the Caddy that the linter asks.
     Tools,
 }
 
@@ -73,9 +73,9 @@ async fn missing() -> Vec<Need> {
             missing.extend(Image::ALL.map(Need::Image));
         }
     }
-    // Whether they are up to date only cargo knows; it is quick where they are.
+    // Whether they are up to date only cargo knows; it is quick where they are, and so is the copy of Caddy.
     missing.push(Need::Tools);
-    if missing == [Need::Tools] && tools::ensure().await.is_ok() {
+    if missing == [Need::Tools] && tools::ensure().await.is_ok() && tools::caddy().await.is_ok() {
         missing.clear();
     }
     missing
@@ -124,7 +124,7 @@ async fn describe(need: Need) -> String {
             "the docker image {} (built from Debian and Python packages)",
             image.reference()
         ),
-        Need::Tools => "the programs of this repository that run on a host (compiled)".to_owned(),
+        Need::Tools => "the programs of this repository that run on a host (compiled), and the Caddy of one (copied)".to_owned(),
     }
 }
 
@@ -152,7 +152,10 @@ async fn meet(need: Need) -> Result<()> {
         Need::Packages => install(&packages().await).await,
         Need::Daemon => start_daemon().await,
         Need::Image(image) => image.ensure(&Docker::connect().await?).await,
-        Need::Tools => tools::ensure().await.map(|_| ()),
+        Need::Tools => {
+            tools::ensure().await?;
+            tools::caddy().await.map(|_| ())
+        }
     }
 }
 

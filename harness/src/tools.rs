@@ -1,9 +1,12 @@
-//! What an operator brings to a Host: the offline bundle, made of a Conduit and the bootstrap tool.
+//! What an operator brings to a Host: the offline bundle, made of a Conduit and the bootstrap tool. And what the linter
+//! takes from one: its Caddy.
 //!
 //! The programs of ours that run on a Host are linked statically, because its libc is its own.
 
+use crate::docker::{Docker, making};
 use crate::failure::{Failure, OrBlame, Result};
 use crate::homeserver::{Binary, Origin, sha256_of};
+use crate::image::Image;
 use crate::{paths, ui};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -112,4 +115,83 @@ fn readable(directory: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755))
         .or_environment(|| format!("make `{}` readable", directory.display()))
+}
+
+/// Where the linter finds the lab's Caddy when this machine has none: `cargo fleet lint` asks it what a Caddyfile means.
+pub fn caddy_path() -> PathBuf {
+    paths::runs().join("tools/caddy")
+}
+
+/// Takes Caddy out of the image of a Host, once per recipe of that image: a program linked statically, the very one that
+/// a Host serves with.
+///
+/// # Errors
+/// The environment's, where the image is not here or its Caddy does not run on this machine.
+pub async fn caddy() -> Result<PathBuf> {
+    let path = caddy_path();
+    let image = Image::Host;
+    let copy = path.with_file_name(format!("caddy-{}", image.tag()));
+    let what = || format!("take Caddy out of the image `{}`", image.reference());
+    if std::fs::read_link(&path).is_ok_and(|link| Some(link.as_os_str()) == copy.file_name())
+        && copy.is_file()
+    {
+        return Ok(path);
+    }
+    image.require(&Docker::connect().await?).await?;
+    let tools = paths::runs().join("tools");
+    std::fs::create_dir_all(&tools).or_environment(what)?;
+    let partial = tempfile::NamedTempFile::new_in(&tools).or_environment(what)?;
+    let output = {
+        let _making = making().await;
+        Command::new("docker")
+            .args([
+                "run",
+                "--rm",
+                "--network",
+                "none",
+                "--entrypoint",
+                "/bin/cat",
+            ])
+            .args([&image.reference(), "/usr/bin/caddy"])
+            .stdin(Stdio::null())
+            .stdout(partial.reopen().or_environment(what)?)
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .or_environment(what)?
+    };
+    if !output.status.success() {
+        return Err(
+            Failure::environment(format!("{}: {}", what(), output.status))
+                .last_seen(String::from_utf8_lossy(&output.stderr).trim()),
+        );
+    }
+    // Closed before it is run: a file that is open for writing is no program.
+    let partial = partial.into_temp_path();
+    {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(&partial, std::fs::Permissions::from_mode(0o755))
+            .or_environment(what)?;
+    }
+    let version = Command::new(&*partial)
+        .arg("version")
+        .env("HOME", &tools)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .or_environment(what)?;
+    if !version.status.success() || version.stdout.is_empty() {
+        return Err(
+            Failure::environment(format!("{}: it does not run here", what()))
+                .last_seen(String::from_utf8_lossy(&version.stderr).trim()),
+        );
+    }
+    partial.persist(&copy).or_environment(what)?;
+    let link = tempfile::tempdir_in(&tools).or_environment(what)?;
+    let link = link.path().join("caddy");
+    std::os::unix::fs::symlink(copy.file_name().unwrap_or_default(), &link).or_environment(what)?;
+    std::fs::rename(&link, &path).or_environment(what)?;
+    Ok(path)
 }

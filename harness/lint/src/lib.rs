@@ -3,13 +3,15 @@
 //!
 //! One run, module by module: [`read`] takes files in and [`source`] guesses what they are; `conduit`, `environment`
 //! and `unit` turn them into [`value`]s that remember their places, and hold them against the [`catalogue`] of keys;
-//! [`diagnostic`] is what is said about them, [`render`] how, and [`fix`] writes down what has one safe meaning.
+//! [`cross`] holds the files of one site against each other; [`diagnostic`] is what is said about them, [`render`] how,
+//! and [`fix`] writes down what has one safe meaning.
 //!
 //! The verdict is about what the server would really run with: the file, with the variables of its unit and of its
 //! environment files on top.
 
 pub mod catalogue;
 mod conduit;
+pub mod cross;
 pub mod diagnostic;
 mod environment;
 pub mod fix;
@@ -60,7 +62,7 @@ pub fn lint(sources: &[Source]) -> Vec<Diagnostic> {
         .flat_map(|((_, variables), _)| variables.iter().cloned())
         .collect();
     starts.rest(&loose);
-    // HOOK: what two files say against each other is judged by `cross::check(sources, &mut findings)`.
+    findings.extend(cross::check(sources));
     let order = |finding: &Diagnostic| {
         let name = finding.primary.source.name().to_owned();
         let span = &finding.primary.span;

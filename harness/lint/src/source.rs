@@ -24,6 +24,8 @@ pub enum Kind {
     Firewall,
     /// The fleet's manifest, TOML.
     Manifest,
+    /// Users that systemd makes (sysusers.d).
+    Sysusers,
 }
 
 impl Kind {
