@@ -43,12 +43,17 @@ impl Draft {
     }
 
     fn text(&self, header: &str, key: &str) -> Option<String> {
-        self.get(header, key).map(|value| value.trim_matches('"').to_owned())
+        self.get(header, key)
+            .map(|value| value.trim_matches('"').to_owned())
     }
 
     fn set(&mut self, header: &str, key: &str, value: impl Into<String>) {
         let value = value.into();
-        match self.lines.iter_mut().find(|line| line.header == header && line.key == key) {
+        match self
+            .lines
+            .iter_mut()
+            .find(|line| line.header == header && line.key == key)
+        {
             Some(line) => line.value = value,
             None => self.insert(header, key, value),
         }
@@ -70,7 +75,8 @@ impl Draft {
 
     fn remove(&mut self, header: &str, key: &str) -> bool {
         let before = self.lines.len();
-        self.lines.retain(|line| !(line.header == header && line.key == key));
+        self.lines
+            .retain(|line| !(line.header == header && line.key == key));
         self.lines.len() < before
     }
 
@@ -92,16 +98,24 @@ impl Draft {
     /// As a trial of this id, whose directories the draft was drawn for.
     pub fn case(&self, id: &str) -> Case {
         let mut case = Case::new(id, |_| self.toml());
-        let address = self.text(GLOBAL, "address").unwrap_or_else(|| "127.0.0.1".to_owned());
+        let address = self
+            .text(GLOBAL, "address")
+            .unwrap_or_else(|| "127.0.0.1".to_owned());
         let address = match address.as_str() {
             "::" | "::1" => "[::1]".to_owned(),
             "0.0.0.0" => "127.0.0.1".to_owned(),
             _ => address,
         };
-        let port = self.text(GLOBAL, "port").unwrap_or_else(|| "8000".to_owned()).replace('_', "");
+        let port = self
+            .text(GLOBAL, "port")
+            .unwrap_or_else(|| "8000".to_owned())
+            .replace('_', "");
         let tls = self.lines.iter().any(|line| line.header == "[global.tls]");
         case.base = format!("{}://{address}:{port}", if tls { "https" } else { "http" });
-        if self.text(GLOBAL, "server_name").is_some_and(|name| name != NAME) {
+        if self
+            .text(GLOBAL, "server_name")
+            .is_some_and(|name| name != NAME)
+        {
             case.template = None;
         } else if self.text(GLOBAL, "database_backend").as_deref() == Some("sqlite") {
             case.template = Some("sqlite");
@@ -111,8 +125,10 @@ impl Draft {
         case.env = self.env.clone();
         if tls {
             let (certificate, key) = self_signed();
-            case.files.insert(format!("{}/cert.pem", directory_of(id)), certificate);
-            case.files.insert(format!("{}/key.pem", directory_of(id)), key);
+            case.files
+                .insert(format!("{}/cert.pem", directory_of(id)), certificate);
+            case.files
+                .insert(format!("{}/key.pem", directory_of(id)), key);
         }
         case
     }
@@ -134,16 +150,28 @@ fn quoted(text: &str) -> String {
 }
 
 fn word(rng: &mut Rng) -> String {
-    std::iter::repeat_with(|| rng.lowercase()).take(rng.usize(5..12)).collect()
+    let length = rng.usize(5..12);
+    std::iter::repeat_with(|| rng.lowercase())
+        .take(length)
+        .collect()
 }
 
 fn host(rng: &mut Rng) -> String {
-    format!("{}.{}", word(rng), ["test", "example", "invalid"][rng.usize(..3)])
+    format!(
+        "{}.{}",
+        word(rng),
+        ["test", "example", "invalid"][rng.usize(..3)]
+    )
 }
 
 fn secret(rng: &mut Rng) -> String {
     // A letter in front: in the environment a value of digits would be a number.
-    format!("s{}", std::iter::repeat_with(|| rng.alphanumeric()).take(40).collect::<String>())
+    format!(
+        "s{}",
+        std::iter::repeat_with(|| rng.alphanumeric())
+            .take(40)
+            .collect::<String>()
+    )
 }
 
 /// A value that its type permits and a person might choose.
@@ -166,7 +194,9 @@ fn value(rng: &mut Rng, of: Type) -> String {
             _ => host(rng),
         }),
         Type::Url => quoted(&format!("https://{}", host(rng))),
-        Type::RoomVersion => quoted(catalogue::STABLE_ROOM_VERSIONS[rng.usize(..catalogue::STABLE_ROOM_VERSIONS.len())]),
+        Type::RoomVersion => quoted(
+            catalogue::STABLE_ROOM_VERSIONS[rng.usize(..catalogue::STABLE_ROOM_VERSIONS.len())],
+        ),
         Type::Duration => quoted(&match rng.u8(..3) {
             0 => format!("{}d", rng.u8(1..)),
             1 => format!("{}h {}min", rng.u8(1..), rng.u8(1..60)),
@@ -216,7 +246,10 @@ pub fn sensible(rng: &mut Rng, id: &str) -> Draft {
     }
     if rng.u8(..3) == 0 {
         for (header, table) in [("[global.well_known]", "well_known")] {
-            if let Some(below) = catalogue::GLOBAL.key(table).and_then(|key| key.takes.table()) {
+            if let Some(below) = catalogue::GLOBAL
+                .key(table)
+                .and_then(|key| key.takes.table())
+            {
                 for key in below.keys {
                     draft.set(header, key.name, value(rng, key.takes));
                 }
@@ -226,8 +259,16 @@ pub fn sensible(rng: &mut Rng, id: &str) -> Draft {
     // Whoever has the certificate serves the network; behind a proxy on the same machine it would be of no use.
     if rng.u8(..8) == 0 {
         draft.set(GLOBAL, "address", "\"0.0.0.0\"");
-        draft.set("[global.tls]", "certs", quoted(&format!("{directory}/cert.pem")));
-        draft.set("[global.tls]", "key", quoted(&format!("{directory}/key.pem")));
+        draft.set(
+            "[global.tls]",
+            "certs",
+            quoted(&format!("{directory}/cert.pem")),
+        );
+        draft.set(
+            "[global.tls]",
+            "key",
+            quoted(&format!("{directory}/key.pem")),
+        );
     }
     if rng.u8(..4) == 0 {
         let uris = format!("[\"turn:{}?transport=udp\"]", host(rng));
@@ -245,11 +286,23 @@ pub fn sensible(rng: &mut Rng, id: &str) -> Draft {
     if rng.bool() {
         draft.set("[global.media]", "backend", "\"filesystem\"");
         if rng.bool() {
-            draft.set("[global.media]", "path", quoted(&format!("{directory}/data/{}", word(rng))));
+            draft.set(
+                "[global.media]",
+                "path",
+                quoted(&format!("{directory}/data/{}", word(rng))),
+            );
         }
         if rng.u8(..4) == 0 {
-            draft.set("[global.media.directory_structure]", "length", rng.u8(1..8).to_string());
-            draft.set("[global.media.directory_structure]", "depth", rng.u8(1..8).to_string());
+            draft.set(
+                "[global.media.directory_structure]",
+                "length",
+                rng.u8(1..8).to_string(),
+            );
+            draft.set(
+                "[global.media.directory_structure]",
+                "depth",
+                rng.u8(1..8).to_string(),
+            );
         }
         for scope in ["remote", "thumbnail", "local"] {
             // Nobody deletes what their own people uploaded by default.
@@ -283,11 +336,19 @@ fn sensible_value(rng: &mut Rng, key: &Key, directory: &str) -> Option<String> {
         // Tables are drawn as a whole.
         "tls" | "well_known" | "turn" | "media" | "proxy" => return None,
         // What opens a back door, or takes the logs away, is not what a careful person leaves in place.
-        "emergency_password" | "allow_jaeger" | "tracing_flame" | "jwt_secret" | "registration_token" => return None,
+        "emergency_password" | "allow_jaeger" | "tracing_flame" | "jwt_secret"
+        | "registration_token" => return None,
         _ if !often => return None,
         "port" => rng.u16(1024..).to_string(),
         "max_request_size" => rng.u32(1_000_000..200_000_000).to_string(),
-        "log" => quoted(["warn", "info", "warn,state_res=warn,_=off", "error,conduit=debug"][rng.usize(..4)]),
+        "log" => quoted(
+            [
+                "warn",
+                "info",
+                "warn,state_res=warn,_=off",
+                "error,conduit=debug",
+            ][rng.usize(..4)],
+        ),
         "conduit_cache_capacity_modifier" => format!("{:.2}", f64::from(rng.u8(10..)) / 100.0),
         "rocksdb_max_open_files" => rng.u16(64..4096).to_string(),
         "max_concurrent_requests" | "max_fetch_prev_events" => rng.u16(10..1000).to_string(),
@@ -415,9 +476,22 @@ impl Mutation {
         match self {
             Self::WrongType => {
                 let line = any_line(rng, &mut draft, |_| true)?;
-                let wrong = ["[[1]]", "{ a = { b = 1 } }", "1979-05-27T07:32:00Z", "true", "\"word\"", "-1.5"];
+                let wrong = [
+                    "[[1]]",
+                    "{ a = { b = 1 } }",
+                    "1979-05-27T07:32:00Z",
+                    "true",
+                    "\"word\"",
+                    "-1.5",
+                ];
                 let of = type_of(&line.header, &line.key)?;
-                line.value = wrong.into_iter().cycle().skip(rng.usize(..wrong.len())).take(wrong.len()).find(|value| !fits(of, value))?.to_owned();
+                line.value = wrong
+                    .into_iter()
+                    .cycle()
+                    .skip(rng.usize(..wrong.len()))
+                    .take(wrong.len())
+                    .find(|value| !fits(of, value))?
+                    .to_owned();
             }
             Self::OutOfRange => {
                 let line = any_line(rng, &mut draft, |line| {
@@ -427,16 +501,25 @@ impl Mutation {
                     return None;
                 };
                 let beyond = [min - 1, max + 1].map(|value| i64::try_from(value).ok());
-                line.value = beyond.into_iter().flatten().nth(rng.usize(..2)).or(beyond[0])?.to_string();
+                line.value = beyond
+                    .into_iter()
+                    .flatten()
+                    .nth(rng.usize(..2))
+                    .or(beyond[0])?
+                    .to_string();
             }
             Self::RequiredMissing => {
                 let required = ["server_name", "database_backend", "database_path"];
-                draft.remove(GLOBAL, required[rng.usize(..3)]).then_some(())?;
+                draft
+                    .remove(GLOBAL, required[rng.usize(..3)])
+                    .then_some(())?;
             }
             Self::Typo => {
                 let line = any_line(rng, &mut draft, |line| {
                     line.header == GLOBAL
-                        && catalogue::GLOBAL.key(&line.key).is_some_and(|key| !key.required)
+                        && catalogue::GLOBAL
+                            .key(&line.key)
+                            .is_some_and(|key| !key.required)
                 })?;
                 line.key = typo(rng, &line.key)?;
             }
@@ -449,9 +532,14 @@ impl Mutation {
                     .collect();
                 let chosen = rng.choice(headers)?;
                 // With what lies below it: `[media]` and `[global.media.retention]` would be two tables.
-                let name = chosen.trim_matches(['[', ']']).split('.').nth(1)?.to_owned();
+                let name = chosen
+                    .trim_matches(['[', ']'])
+                    .split('.')
+                    .nth(1)?
+                    .to_owned();
                 for line in &mut draft.lines {
-                    let below = line.header.trim_matches(['[', ']']).split('.').nth(1) == Some(name.as_str());
+                    let below = line.header.trim_matches(['[', ']']).split('.').nth(1)
+                        == Some(name.as_str());
                     if below {
                         line.header = line.header.replace("global.", "");
                     }
@@ -461,25 +549,57 @@ impl Mutation {
                 let key = ["log", "port", "allow_federation"][rng.usize(..3)];
                 let value = draft.get(GLOBAL, key).unwrap_or("\"warn\"").to_owned();
                 draft.remove(GLOBAL, key);
-                draft.lines.insert(0, Line { header: String::new(), key: key.to_owned(), value });
+                draft.lines.insert(
+                    0,
+                    Line {
+                        header: String::new(),
+                        key: key.to_owned(),
+                        value,
+                    },
+                );
             }
             Self::Stranger => {
                 let names = [
-                    "disabled_servers", "max_file_size", "enable_registration", "trusted_key_servers", "rc_message",
-                    "database_backup_path", "macaroon_secret_key", "cache_capacity", "turn_shared_secret",
+                    "disabled_servers",
+                    "max_file_size",
+                    "enable_registration",
+                    "trusted_key_servers",
+                    "rc_message",
+                    "database_backup_path",
+                    "macaroon_secret_key",
+                    "cache_capacity",
+                    "turn_shared_secret",
                 ];
-                draft.insert(GLOBAL, names[rng.usize(..names.len())], ["[]", "true", "50000000", "\"x\""][rng.usize(..4)].to_owned());
+                draft.insert(
+                    GLOBAL,
+                    names[rng.usize(..names.len())],
+                    ["[]", "true", "50000000", "\"x\""][rng.usize(..4)].to_owned(),
+                );
             }
             Self::StrangeTable => {
                 let (header, key) = [
-                    ("[registration]", "enabled"), ("[federation]", "enabled"), ("[retention]", "enabled"),
-                    ("[logging]", "level"), ("[database]", "name"), ("[release]", "port"),
+                    ("[registration]", "enabled"),
+                    ("[federation]", "enabled"),
+                    ("[retention]", "enabled"),
+                    ("[logging]", "level"),
+                    ("[database]", "name"),
+                    ("[release]", "port"),
                 ][rng.usize(..6)];
-                draft.insert(header, key, ["true", "\"x\"", "1"][rng.usize(..3)].to_owned());
+                draft.insert(
+                    header,
+                    key,
+                    ["true", "\"x\"", "1"][rng.usize(..3)].to_owned(),
+                );
             }
-            Self::MediaWithoutBackend => draft.remove("[global.media]", "backend").then_some(()).filter(|()| {
-                draft.lines.iter().any(|line| line.header.contains("global.media"))
-            })?,
+            Self::MediaWithoutBackend => draft
+                .remove("[global.media]", "backend")
+                .then_some(())
+                .filter(|()| {
+                    draft
+                        .lines
+                        .iter()
+                        .any(|line| line.header.contains("global.media"))
+                })?,
             Self::EmptyToken => {
                 draft.set(GLOBAL, "registration_token", "\"\"");
             }
@@ -496,22 +616,41 @@ impl Mutation {
                 line.value.pop();
             }
             Self::UnsupportedRoomVersion => {
-                draft.set(GLOBAL, "default_room_version", ["\"1\"", "\"2\"", "\"13\"", "\"org.example.v1\""][rng.usize(..4)]);
+                draft.set(
+                    GLOBAL,
+                    "default_room_version",
+                    ["\"1\"", "\"2\"", "\"13\"", "\"org.example.v1\""][rng.usize(..4)],
+                );
             }
-            Self::BadLogFilter => draft.set(GLOBAL, "log", ["\"conduit=loud\"", "\"warn,[\"", "\"a=b=c\""][rng.usize(..3)]),
+            Self::BadLogFilter => draft.set(
+                GLOBAL,
+                "log",
+                ["\"conduit=loud\"", "\"warn,[\"", "\"a=b=c\""][rng.usize(..3)],
+            ),
             Self::DeepStructure => {
-                let (length, depth) = [(8, 8), (64, 1), (2, 32), (16, 16), (255, 255)][rng.usize(..5)];
+                let (length, depth) =
+                    [(8, 8), (64, 1), (2, 32), (16, 16), (255, 255)][rng.usize(..5)];
                 draft.set("[global.media]", "backend", "\"filesystem\"");
-                draft.set("[global.media.directory_structure]", "length", length.to_string());
-                draft.set("[global.media.directory_structure]", "depth", depth.to_string());
+                draft.set(
+                    "[global.media.directory_structure]",
+                    "length",
+                    length.to_string(),
+                );
+                draft.set(
+                    "[global.media.directory_structure]",
+                    "depth",
+                    depth.to_string(),
+                );
             }
             Self::BadDuration => {
                 let line = any_line(rng, &mut draft, |line| line.key == "accessed")?;
-                line.value = ["\"30\"", "\"a month\"", "30", "\"\"", "\"-1d\""][rng.usize(..5)].to_owned();
+                line.value =
+                    ["\"30\"", "\"a month\"", "30", "\"\"", "\"-1d\""][rng.usize(..5)].to_owned();
             }
             Self::UnknownScope => {
                 let line = any_line(rng, &mut draft, |line| line.key == "scope")?;
-                line.value = ["\"all\"", "\"Remote\"", "\"\"", "\"remote \""][rng.usize(..4)].to_owned();
+                line.value =
+                    ["\"all\"", "\"Remote\"", "\"\"", "\"remote \""][rng.usize(..4)].to_owned();
             }
             Self::RetentionWithoutScope => {
                 draft.lines.retain(|line| line.header != RETENTION);
@@ -521,20 +660,27 @@ impl Mutation {
             Self::TurnWithoutCredentials => {
                 let had = draft.lines.len();
                 draft.lines.retain(|line| {
-                    line.header != "[global.turn]" || !matches!(line.key.as_str(), "secret" | "password")
+                    line.header != "[global.turn]"
+                        || !matches!(line.key.as_str(), "secret" | "password")
                 });
                 (draft.lines.len() < had).then_some(())?;
             }
             Self::TurnInPieces => {
                 draft.lines.retain(|line| line.header != "[global.turn]");
-                let (key, value) = [("turn_secret", "\"s3cret-and-long-enough\""), ("turn_uris", "[\"turn:turn.example\"]"), ("turn_username", "\"u\"")][rng.usize(..3)];
+                let (key, value) = [
+                    ("turn_secret", "\"s3cret-and-long-enough\""),
+                    ("turn_uris", "[\"turn:turn.example\"]"),
+                    ("turn_username", "\"u\""),
+                ][rng.usize(..3)];
                 draft.insert(GLOBAL, key, value.to_owned());
             }
             Self::OpenRegistration => {
                 draft.set(GLOBAL, "allow_registration", "true");
                 draft.remove(GLOBAL, "registration_token");
             }
-            Self::EmergencyPassword => draft.set(GLOBAL, "emergency_password", quoted(&secret(rng))),
+            Self::EmergencyPassword => {
+                draft.set(GLOBAL, "emergency_password", quoted(&secret(rng)))
+            }
             Self::UpdateCheck => {
                 if rng.bool() {
                     draft.set(GLOBAL, "allow_check_for_updates", "true");
@@ -552,8 +698,15 @@ impl Mutation {
                 draft.set(GLOBAL, key, "true");
             }
             Self::NumericVariable => {
-                let variable = ["CONDUIT_REGISTRATION_TOKEN", "CONDUIT_DATABASE_PATH", "CONDUIT_LOG"][rng.usize(..3)];
-                draft.env.insert(variable.to_owned(), ["12345", "true", "[1]", "{a=1}"][rng.usize(..4)].to_owned());
+                let variable = [
+                    "CONDUIT_REGISTRATION_TOKEN",
+                    "CONDUIT_DATABASE_PATH",
+                    "CONDUIT_LOG",
+                ][rng.usize(..3)];
+                draft.env.insert(
+                    variable.to_owned(),
+                    ["12345", "true", "[1]", "{a=1}"][rng.usize(..4)].to_owned(),
+                );
             }
             Self::DoubleUnderscore => {
                 let (variable, value) = [
@@ -579,7 +732,12 @@ impl Mutation {
         }
         // What both have, without what was changed: the configuration of a server that drops the change.
         let without = Draft {
-            lines: draft.lines.iter().filter(|line| whole.lines.contains(line)).cloned().collect(),
+            lines: draft
+                .lines
+                .iter()
+                .filter(|line| whole.lines.contains(line))
+                .cloned()
+                .collect(),
             env: whole.env.clone(),
         };
         Some(Broken { draft, without })
@@ -595,8 +753,18 @@ pub struct Broken {
     pub without: Draft,
 }
 
-fn any_line<'a>(rng: &mut Rng, draft: &'a mut Draft, fit: impl Fn(&Line) -> bool) -> Option<&'a mut Line> {
-    let fitting: Vec<_> = draft.lines.iter().enumerate().filter(|(_, line)| fit(line)).map(|(at, _)| at).collect();
+fn any_line<'a>(
+    rng: &mut Rng,
+    draft: &'a mut Draft,
+    fit: impl Fn(&Line) -> bool,
+) -> Option<&'a mut Line> {
+    let fitting: Vec<_> = draft
+        .lines
+        .iter()
+        .enumerate()
+        .filter(|(_, line)| fit(line))
+        .map(|(at, _)| at)
+        .collect();
     let at = rng.choice(fitting)?;
     draft.lines.get_mut(at)
 }
@@ -615,7 +783,9 @@ fn fits(of: Type, value: &str) -> bool {
     match of {
         Type::Bool => value == "true",
         Type::Float => value == "-1.5",
-        Type::Text | Type::OneOf(_) | Type::ServerName | Type::RoomVersion | Type::Base64 => value.starts_with('"'),
+        Type::Text | Type::OneOf(_) | Type::ServerName | Type::RoomVersion | Type::Base64 => {
+            value.starts_with('"')
+        }
         _ => false,
     }
 }

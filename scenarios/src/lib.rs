@@ -1,5 +1,6 @@
 //! What the claims in `tests/` share: the people on stage and what they do more than once.
 
+pub mod drafts;
 pub mod trial;
 
 use harness::client::{Client, Registration};

@@ -7,6 +7,7 @@ use crate::catalogue::{self, Status, Type};
 use crate::diagnostic::{Code, Effect, Severity};
 use crate::value::{Data, Entry, Node, Table};
 use std::collections::BTreeSet;
+use tracing_subscriber::EnvFilter;
 
 impl Judge<'_> {
     pub(super) fn names(&mut self, table: &Table) {
@@ -513,50 +514,41 @@ impl Judge<'_> {
         let Some((node, log)) = text_at(table, &["log"]) else {
             return;
         };
-        const LEVELS: [&str; 12] = [
-            "off", "error", "warn", "info", "debug", "trace", "0", "1", "2", "3", "4", "5",
-        ];
-        let level = |text: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(text));
-        for directive in log
-            .split(',')
-            .map(str::trim)
-            .filter(|directive| !directive.is_empty())
-        {
-            if directive.contains(['[', '{']) {
-                continue;
-            }
-            match directive.split_once('=') {
-                Some((_, of))
-                    if !of.is_empty()
-                        && of.bytes().all(|byte| byte.is_ascii_alphanumeric())
-                        && !level(of) =>
-                {
-                    self.say(
-                        Code::LogFilter,
-                        Severity::Error,
-                        Effect::Ignored,
-                        format!("`{of}` is no log level"),
-                        node.place.label("the whole filter is replaced by `warn`"),
-                    )
-                    .notes
-                    .push("off, error, warn, info, debug and trace are".to_owned());
-                }
-                None if !level(directive)
-                    && LEVELS[..6].iter().any(|level| {
-                        likeness(directive, level) >= 0.6
-                            || directive.to_lowercase().starts_with(level)
-                    }) =>
-                {
-                    self.warn(
-                        Code::LogFilter,
-                        &node.place,
-                        format!("`{directive}` is no log level"),
-                        "taken for the name of a module, of which everything is logged",
-                    )
-                    .notes
-                    .push("off, error, warn, info, debug and trace are".to_owned());
-                }
-                _ => {}
+        // Conduit asks the same library (src/main.rs:151), and takes `warn` for all of it where that refuses a part.
+        if let Err(error) = EnvFilter::try_new(log) {
+            self.say(
+                Code::LogFilter,
+                Severity::Error,
+                Effect::Ignored,
+                format!("`{log}` is no filter of log lines: {error}"),
+                node.place.label("the whole filter is replaced by `warn`"),
+            )
+            .notes
+            .push("a directive is a level, or `module=level`; off, error, warn, info, debug and trace are levels".to_owned());
+            return;
+        }
+        const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+        let level = |text: &str| {
+            LEVELS.iter().any(|level| level.eq_ignore_ascii_case(text))
+                || matches!(text, "0" | "1" | "2" | "3" | "4" | "5")
+        };
+        for directive in log.split(',').map(str::trim) {
+            let near = LEVELS.iter().any(|level| {
+                likeness(directive, level) >= 0.6 || directive.to_lowercase().starts_with(level)
+            });
+            if !directive.is_empty()
+                && !directive.contains(['=', '[', '{'])
+                && !level(directive)
+                && near
+            {
+                self.warn(
+                    Code::LogFilter,
+                    &node.place,
+                    format!("`{directive}` is no log level"),
+                    "taken for the name of a module, of which everything is logged",
+                )
+                .notes
+                .push("off, error, warn, info, debug and trace are".to_owned());
             }
         }
     }
