@@ -1021,6 +1021,52 @@ fn other_ways_to_write_the_same_site_are_no_contradiction() {
 }
 
 #[test]
+fn another_homeserver_behind_the_same_caddy_is_not_ours() {
+    let other = "matrix.other.test {\n\thandle /_matrix/* {\n\t\trequest_body {\n\t\t\tmax_size 50MB\n\t\t}\n\t\treverse_proxy \
+                 127.0.0.1:8008\n\t}\n}\n\nother.test {\n\trespond /.well-known/matrix/server `{\"m.server\":\"matrix.other.test:443\"}`\n\t\
+                 respond /.well-known/matrix/client `{\"m.homeserver\":{\"base_url\":\"https://matrix.other.test\"}}`\n}\n";
+    let mut sources = kit_with(&[]);
+    let (ours, _) = sources[1]
+        .text()
+        .split_once("# apex: begin")
+        .expect("the kit marks its apex");
+    for caddyfile in [
+        format!("{other}\n{}", sources[1].text()),
+        format!("{other}\n{}\n", ours.trim_end()),
+    ] {
+        sources[1] = source(CADDYFILE, caddyfile);
+        let found = cross::check_with(&caddy(), &sources);
+        assert!(found.is_empty(), "{}", show(&found));
+    }
+}
+
+#[test]
+fn a_file_of_variables_beats_the_configuration() {
+    let mut sources = kit_with(&[(
+        UNIT,
+        "Environment=NO_COLOR=1",
+        "EnvironmentFile=-/etc/default/conduit",
+    )]);
+    let variables = |text: &str| Source::new("etc/default/conduit", Kind::Environment, text);
+    sources.push(variables("# port\nCONDUIT_PORT=\"7000\"\n"));
+    let found = only(cross::check_with(&caddy(), &sources));
+    assert_eq!(found.code, Code::UpstreamDisagrees);
+    assert!(
+        files_of(&found).contains("etc/default/conduit"),
+        "{}",
+        show(&[found])
+    );
+    // A file that no unit reads changes nothing.
+    sources.pop();
+    sources.push(Source::new(
+        "etc/default/other",
+        Kind::Environment,
+        "CONDUIT_PORT=7000\n",
+    ));
+    assert!(cross::check_with(&caddy(), &sources).is_empty());
+}
+
+#[test]
 fn a_path_of_the_matrix_api_must_not_be_rewritten() {
     for (from, to, underlined) in [
         (

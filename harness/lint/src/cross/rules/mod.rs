@@ -61,6 +61,11 @@ fn host_of(place: &str) -> &str {
     split_host(rest.split('/').next().unwrap_or(rest)).0
 }
 
+/// A URL or `host:port` as it is compared.
+fn normal_place(value: &str) -> String {
+    value.trim_end_matches('/').to_ascii_lowercase()
+}
+
 /// A place that must be reachable, and who says so.
 struct Target<'a> {
     host: String,
@@ -97,13 +102,15 @@ impl<'a> Rules<'a> {
     /// Conduit is behind them.
     fn own_sites(&self) -> impl Iterator<Item = &'a Site> {
         let conduit = &self.facts.conduit;
+        // Another homeserver may stand behind the same Caddy; who is ours only a name can tell.
+        let unnamed = self.hosts.is_empty();
         self.sites().filter(move |site| {
             let named = site
                 .host
                 .as_ref()
                 .is_some_and(|host| self.hosts.contains(&host.to_ascii_lowercase()));
             let Answer::Proxy { upstreams, .. } = &site.client.answer else {
-                return named || site.client.by_path;
+                return named || unnamed && site.client.by_path;
             };
             let leads_to_conduit = upstreams.iter().any(|dial| {
                 let (host, to) = split_host(&dial.value);
@@ -116,8 +123,46 @@ impl<'a> Rules<'a> {
                         .as_ref()
                         .is_some_and(|address| reaches(&address.value, host))
             });
-            named || site.client.by_path || leads_to_conduit
+            named || unnamed && site.client.by_path || leads_to_conduit
         })
+    }
+
+    /// The sites that answer one of our delegations, and what they say: by their name, or by what they say. Another
+    /// homeserver behind the same Caddy has its own.
+    fn delegating(&self, document: Document) -> Vec<(&'a Site, Fact<String>)> {
+        let conduit = &self.facts.conduit;
+        let names: Vec<&str> = conduit
+            .server_name
+            .iter()
+            .chain(&self.facts.manifests)
+            .map(|fact| fact.value.as_str())
+            .collect();
+        let (own, place) = match document {
+            Document::Server => (&conduit.well_known_server, 0),
+            Document::Client => (&conduit.well_known_client, 1),
+        };
+        let files = self.facts.well_known.iter();
+        let said: Vec<String> = own
+            .iter()
+            .chain(
+                files
+                    .filter(|(kind, _)| *kind == document)
+                    .map(|(_, fact)| fact),
+            )
+            .map(|fact| normal_place(&fact.value))
+            .collect();
+        self.sites()
+            .filter_map(|site| {
+                let Answer::Static { body, .. } = &site.well_known[place].answer else {
+                    return None;
+                };
+                let value = document.value(&body.value).ok()?;
+                let ours = names.contains(&site.name())
+                    || said.contains(&normal_place(&value))
+                    || names.is_empty() && said.is_empty();
+                ours.then(|| (site, body.with(value)))
+            })
+            .collect()
     }
 
     /// Who the site is, and where it sends servers and clients.
@@ -136,8 +181,9 @@ impl<'a> Rules<'a> {
         );
         // Caddy may answer the delegation under several names; one of them must be the site's.
         let answering: Vec<&Site> = self
-            .sites()
-            .filter(|site| matches!(site.well_known[0].answer, Answer::Static { .. }))
+            .delegating(Document::Server)
+            .into_iter()
+            .map(|(site, _)| site)
             .filter(|site| site.host.is_some() && site.port == 443)
             .collect();
         let chosen = answering
@@ -170,13 +216,13 @@ impl<'a> Rules<'a> {
 
     fn delegations(&mut self, document: Document) -> Verdict {
         let conduit = &self.facts.conduit;
-        let (fact, key, place) = match document {
-            Document::Server => (&conduit.well_known_server, "well_known.server", 0),
-            Document::Client => (&conduit.well_known_client, "well_known.client", 1),
+        let (fact, key) = match document {
+            Document::Server => (&conduit.well_known_server, "well_known.server"),
+            Document::Client => (&conduit.well_known_client, "well_known.client"),
         };
-        let normal = |value: &str| value.trim_end_matches('/').to_ascii_lowercase();
-        let vote =
-            |fact: &Fact<String>, says: String| Vote::of(fact, says).under(normal(&fact.value));
+        let vote = |fact: &Fact<String>, says: String| {
+            Vote::of(fact, says).under(normal_place(&fact.value))
+        };
         let mut votes = Vec::new();
         if let Some(fact) = fact {
             let defaulted = conduit
@@ -192,16 +238,11 @@ impl<'a> Rules<'a> {
                 },
             ));
         }
-        for site in self.sites() {
-            let Answer::Static { body, .. } = &site.well_known[place].answer else {
-                continue;
-            };
-            if let Ok(value) = document.value(&body.value) {
-                votes.push(vote(
-                    &body.with(value),
-                    format!("what Caddy answers at `{}`", document.path()),
-                ));
-            }
+        for (_, fact) in self.delegating(document) {
+            votes.push(vote(
+                &fact,
+                format!("what Caddy answers at `{}`", document.path()),
+            ));
         }
         for (kind, fact) in &self.facts.well_known {
             if *kind == document {
