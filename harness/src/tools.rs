@@ -140,7 +140,8 @@ pub async fn caddy() -> Result<PathBuf> {
     image.require(&Docker::connect().await?).await?;
     let tools = paths::runs().join("tools");
     std::fs::create_dir_all(&tools).or_environment(what)?;
-    let partial = tempfile::NamedTempFile::new_in(&tools).or_environment(what)?;
+    let scratch = tempfile::tempdir_in(&tools).or_environment(what)?;
+    let partial = tempfile::NamedTempFile::new_in(&scratch).or_environment(what)?;
     let output = {
         let _making = making().await;
         Command::new("docker")
@@ -157,7 +158,10 @@ pub async fn caddy() -> Result<PathBuf> {
             .stdout(partial.reopen().or_environment(what)?)
             .stderr(Stdio::piped())
             .kill_on_drop(true)
-            .output()
+            .spawn()
+            .or_environment(what)?
+            // Not `output`, which would take standard output away from the file.
+            .wait_with_output()
             .await
             .or_environment(what)?
     };
@@ -176,7 +180,8 @@ pub async fn caddy() -> Result<PathBuf> {
     }
     let version = Command::new(&*partial)
         .arg("version")
-        .env("HOME", &tools)
+        // Debian's Caddy makes a `.step` at home by being started.
+        .env("HOME", scratch.path())
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output()
@@ -189,8 +194,7 @@ pub async fn caddy() -> Result<PathBuf> {
         );
     }
     partial.persist(&copy).or_environment(what)?;
-    let link = tempfile::tempdir_in(&tools).or_environment(what)?;
-    let link = link.path().join("caddy");
+    let link = scratch.path().join("caddy");
     std::os::unix::fs::symlink(copy.file_name().unwrap_or_default(), &link).or_environment(what)?;
     std::fs::rename(&link, &path).or_environment(what)?;
     Ok(path)

@@ -12,6 +12,7 @@ async fn the_linters_caddy_is_taken_out_of_the_image_once() {
     assert_eq!(path, tools::caddy_path());
     let output = tokio::process::Command::new(&path)
         .arg("version")
+        .env("HOME", env!("CARGO_TARGET_TMPDIR"))
         .output()
         .await
         .expect("it starts");

@@ -546,10 +546,8 @@ pub fn tokens(text: &str) -> Vec<Token> {
                     end = here + next.len_utf8();
                 }
                 // A backslash at the end of a line continues it.
-                if word == "\\" {
-                    if characters.next_if(|(_, next)| *next == '\n').is_some() {
-                        continue;
-                    }
+                if word == "\\" && characters.next_if(|(_, next)| *next == '\n').is_some() {
+                    continue;
                 }
                 tokens.push(Token {
                     text: word,

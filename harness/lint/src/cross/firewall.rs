@@ -73,6 +73,7 @@ pub fn read(source: &Source) -> Result<Firewall, Broken> {
         openings: Vec::new(),
     };
     let mut section: Option<(String, Range<usize>)> = None;
+    let mut names: Vec<&str> = Vec::new();
     let mut keys: Vec<String> = Vec::new();
     let mut start = 0;
     let mut any_ports = false;
@@ -101,6 +102,10 @@ pub fn read(source: &Source) -> Result<Firewall, Broken> {
             .and_then(|rest| rest.strip_suffix(']'))
         {
             complete(section.as_ref(), &keys)?;
+            if names.contains(&name) {
+                return broken(format!("the profile `{name}` was there already"));
+            }
+            names.push(name);
             section = Some((name.to_owned(), span));
             keys.clear();
             continue;
