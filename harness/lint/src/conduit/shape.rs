@@ -718,7 +718,10 @@ impl<'a> Judge<'a> {
                         "http, https, socks5 and socks5h work (src/config/proxy.rs:43, reqwest)"
                             .to_owned(),
                     );
-                } else if let (true, Some(url::Host::Domain(name))) = (socks, url.host()) {
+                } else if let (true, Some(name)) = (socks, url.host_str())
+                    // Of a scheme that the URL standard does not know, an address is a name like any other.
+                    && name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_err()
+                {
                     self.warn(
                         Code::ProxyHost,
                         &node.place,
