@@ -107,14 +107,19 @@ pub fn run(arguments: &Arguments) -> Result<Exit> {
     let mut findings = lint(&taken.sources);
     if arguments.fix {
         let mended = taken.mend(&findings)?;
-        if mended.stdin {
-            return Ok(taken.exit(&findings, arguments));
-        }
         if mended.fixes > 0 {
             findings = lint(&taken.sources);
         }
+        if mended.stdin {
+            // Standard output is the corrected text; what is left to say goes beside it.
+            eprint!("{}", render::human(&findings, false));
+            return Ok(taken.exit(&findings, arguments));
+        }
     }
     findings.splice(0..0, taken.findings.iter().cloned());
+    if findings.is_empty() && taken.sources.is_empty() && taken.unread {
+        return Ok(taken.exit(&findings, arguments));
+    }
     let text = match arguments.format {
         Format::Human => {
             let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();

@@ -639,3 +639,142 @@ fn without_a_directory_the_latest_report_is_printed() {
         ran.said()
     );
 }
+
+// Lint.
+
+/// A directory with one file in it.
+fn holding(name: &str, text: &str) -> (tempfile::TempDir, String) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join(name);
+    fs::write(&path, text).expect("write it");
+    let path = path.to_str().expect("a UTF-8 path").to_owned();
+    (directory, path)
+}
+
+/// Starts, and is not the server that its author had in mind.
+const DUBIOUS: &str = "[global]\nserver_name = \"vale.test\"\ndatabase_backend = \"rocksdb\"\ndatabase_path = \"/srv/conduit\"\n";
+
+#[test]
+fn the_kits_own_files_lint_clean_by_default() {
+    let ran = fleet(&["lint", "--deny", "warnings"]);
+    assert_eq!(ran.code, 0, "{}", ran.said());
+    assert!(
+        ran.stdout.ends_with("files: nothing to say\n"),
+        "{}",
+        ran.said()
+    );
+    // Were none of them taken in, there would be nothing to say either.
+    let json = fleet(&["lint", "--format", "json"]).stdout;
+    for file in [
+        "conduit.toml",
+        "conduit.service",
+        "conduit-bootstrap.service",
+        "Caddyfile",
+        "fleet.toml",
+    ] {
+        assert!(
+            json.contains(&format!("{file}\"")),
+            "{file} is not judged\n{json}"
+        );
+    }
+}
+
+#[test]
+fn the_exit_code_of_lint_says_what_was_found() {
+    let (_kept, dubious) = holding("conduit.toml", DUBIOUS);
+    let (_kept, broken) = holding("conduit.toml", "port = 1\n");
+    for (arguments, exit) in [
+        (vec!["lint", dubious.as_str()], Exit::Ok),
+        (
+            vec!["lint", "--deny", "warnings", &dubious],
+            Exit::Deployment,
+        ),
+        (vec!["lint", &broken], Exit::Deployment),
+        (vec!["lint", &broken, "--format", "sarif"], Exit::Deployment),
+        (
+            vec!["lint", &broken, "/nonexistent/conduit.toml"],
+            Exit::Usage,
+        ),
+        (vec!["lint", "/"], Exit::Usage),
+        (vec!["lint", "--kind", "poem", &broken], Exit::Usage),
+        (vec!["lint", "--explain", "dropped-table"], Exit::Ok),
+        (vec!["lint", "--explain", "nonsense"], Exit::Usage),
+        (vec!["lint", "--list"], Exit::Ok),
+        (vec!["lint", "--keys"], Exit::Ok),
+    ] {
+        let ran = fleet(&arguments);
+        assert_eq!(
+            ran.code,
+            i32::from(exit.code()),
+            "{arguments:?}\n{}",
+            ran.said()
+        );
+        assert!(ran.made.is_empty(), "{:?} were made", ran.made);
+    }
+}
+
+#[test]
+fn what_cannot_be_read_does_not_keep_the_others_from_being_judged() {
+    let (_kept, broken) = holding("conduit.toml", "port = 1\n");
+    let ran = fleet(&["lint", "/nonexistent/conduit.toml", &broken]);
+    assert!(
+        ran.stderr
+            .contains("read `/nonexistent/conduit.toml`: No such file"),
+        "{}",
+        ran.said()
+    );
+    assert!(ran.stdout.contains("top-level-key"), "{}", ran.said());
+}
+
+#[test]
+fn lint_mends_a_file_once_and_then_has_nothing_to_mend() {
+    let (_kept, path) = holding(
+        "conduit.toml",
+        &format!("{DUBIOUS}port = \"6167\" # of the proxy\n"),
+    );
+    let ran = fleet(&["lint", "--fix", &path]);
+    assert_eq!(ran.code, 0, "{}", ran.said());
+    let mended = fs::read_to_string(&path).expect("it is there");
+    assert_eq!(mended, format!("{DUBIOUS}port = 6167 # of the proxy\n"));
+    fleet(&["lint", "--fix", &path]);
+    assert_eq!(fs::read_to_string(&path).expect("it is there"), mended);
+}
+
+#[test]
+fn lint_reads_standard_input_and_answers_its_correction() {
+    let target = tempfile::tempdir().expect("a directory");
+    let lint = |arguments: &[&str]| {
+        let output = program(target.path())
+            .args(arguments)
+            .write_stdin(format!("{DUBIOUS}port = \"6167\"\n"))
+            .output()
+            .expect("it can be started");
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).expect("UTF-8"),
+        )
+    };
+    let (code, said) = lint(&["lint", "-"]);
+    assert_eq!(code, Some(i32::from(Exit::Deployment.code())), "{said}");
+    assert!(said.contains("--> <stdin>:5:8"), "{said}");
+    let (code, said) = lint(&["lint", "--fix", "-"]);
+    assert_eq!((code, said), (Some(0), format!("{DUBIOUS}port = 6167\n")));
+}
+
+#[test]
+fn lint_judges_a_file_with_the_variables_that_are_put_on_top() {
+    let (_kept, file) = holding("conduit.toml", DUBIOUS);
+    let (_kept, variables) = holding("secrets", "CONDUIT_REGISTRATION_TOKEN=12345678\n");
+    let ran = fleet(&["lint", &file, "--env-file", &variables]);
+    assert_eq!(
+        ran.code,
+        i32::from(Exit::Deployment.code()),
+        "{}",
+        ran.said()
+    );
+    assert!(
+        ran.stdout.contains("takes a string, not an integer"),
+        "{}",
+        ran.said()
+    );
+}

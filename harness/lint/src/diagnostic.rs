@@ -130,7 +130,7 @@ pub enum Code {
     ProxyScheme,
     /// A SOCKS proxy by name, which is looked up once, at the start.
     ProxyHost,
-    /// The list of ignored keys replaces the default one, which is then accepted again.
+    /// A list of ignored keys without the one that is known to be compromised.
     CompromisedKey,
     /// The TURN settings lack a part, so that there is none.
     IncompleteTurn,
@@ -507,7 +507,7 @@ impl Code {
             Self::ProxyScheme => "The scheme of the proxy is none that Conduit can speak.",
             Self::ProxyHost => "A SOCKS proxy by name, which is looked up once, at the start.",
             Self::CompromisedKey => {
-                "The list of ignored keys replaces the default one, which is then accepted again."
+                "A list of ignored keys without the one that is known to be compromised."
             }
             Self::IncompleteTurn => "The TURN settings lack a part, so that there is none.",
             Self::TurnCredentials => "Two kinds of TURN credentials, of which one is ignored.",

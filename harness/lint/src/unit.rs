@@ -309,14 +309,10 @@ impl Unit {
     }
 
     fn judge_stop(&self, out: &mut Vec<Diagnostic>) {
-        let assignment = self
-            .assignments
-            .iter()
-            .filter(|assignment| {
-                assignment.section == "Service"
-                    && ["TimeoutStopSec", "TimeoutSec"].contains(&assignment.key.as_str())
-            })
-            .next_back();
+        let assignment = self.assignments.iter().rfind(|assignment| {
+            assignment.section == "Service"
+                && ["TimeoutStopSec", "TimeoutSec"].contains(&assignment.key.as_str())
+        });
         let Some(assignment) = assignment else {
             // The default of systemd is 90 s, which is long enough.
             return;

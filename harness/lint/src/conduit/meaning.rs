@@ -130,7 +130,7 @@ impl Judge<'_> {
             &["tls", "key"],
         ] {
             if let Some((node, text)) = text_at(table, path)
-                && !text.is_empty()
+                && (!text.is_empty() || path == ["media", "path"])
                 && !text.starts_with(['/', '~', '$'])
             {
                 let name = path.join(".");
@@ -692,11 +692,17 @@ impl Judge<'_> {
             "registration_token" => "can be guessed: Conduit limits no attempts",
             _ => "can be guessed: Conduit limits no logins",
         };
-        self.warn(
+        let severity = if secret.is_empty() {
+            Severity::Error
+        } else {
+            Severity::Warning
+        };
+        self.say(
             Code::WeakSecret,
-            &node.place,
+            severity,
+            Effect::InForce,
             format!("`{name}` has {} bytes", secret.len()),
-            why,
+            node.place.label(why),
         )
         .notes
         .push(format!(
@@ -723,13 +729,14 @@ impl Judge<'_> {
             self.warn(
                 Code::CompromisedKey,
                 &entry.key_place,
-                "`ignored_keys` replaces the default list",
-                "the compromised key of Element Server Suite is not on it",
+                "the compromised key of Element Server Suite is not ignored",
+                "this list replaces the default one",
             )
             .notes
-            .push(format!(
-                "add `{{ key = \"{COMPROMISED_KEY}\" }}` (GHSA-qwcj-h6m8-vp6q)"
-            ));
+            .extend([
+                format!("add `{{ key = \"{COMPROMISED_KEY}\" }}` (GHSA-qwcj-h6m8-vp6q)"),
+                "the default list of 0.10.12 has the letters of that key in the place of the key, and ignores nothing (src/config/mod.rs:740)".to_owned(),
+            ]);
         }
     }
 

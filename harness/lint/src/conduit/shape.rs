@@ -135,7 +135,7 @@ impl<'a> Judge<'a> {
         .notes
         .extend([
             format!("it takes {takes} and has no default ({})", key.at),
-            key.effect.to_owned(),
+            key.effect.trim_end_matches('.').to_owned(),
         ]);
     }
 
@@ -440,7 +440,7 @@ impl<'a> Judge<'a> {
                 format!("`{}` takes {takes}: {why}", key.name),
             ),
         };
-        let fix = correction(key, takes, node);
+        let fix = correction(takes, node);
         let finding = self.say(
             code,
             Severity::Error,
@@ -448,11 +448,15 @@ impl<'a> Judge<'a> {
             message,
             node.place.label(REFUSED),
         );
-        finding.notes.push(format!("{} ({})", key.effect, key.at));
+        finding
+            .notes
+            .push(format!("{} ({})", key.effect.trim_end_matches('.'), key.at));
         if node.from_environment() && code == Code::WrongType {
-            finding.notes.push(match node.data {
-                Data::Text(_) => "a variable's value is a number or a boolean only if it is written as one: no `_` in numbers, `true` and `false` for booleans".to_owned(),
-                _ => "a variable's value that reads as a number, a boolean, an array or a table is one; a string of that look needs quotes of its own".to_owned(),
+            finding.notes.push(match (takes, &node.data) {
+                (Type::Bool, Data::Text(_)) => "a variable is a boolean only if it is `true` or `false`".to_owned(),
+                (Type::Integer { .. } | Type::Float, Data::Text(_)) => "a variable is a number only if it has nothing but digits, a sign and a point".to_owned(),
+                (Type::List(_), _) => "a variable is an array only if it is written as one: `'[\"a\", \"b\"]'`".to_owned(),
+                _ => "a variable that reads as a number, a boolean, an array or a table is one; a string of that look needs quotes of its own".to_owned(),
             });
         }
         finding.fix = fix;
@@ -718,7 +722,10 @@ impl<'a> Judge<'a> {
                         "http, https, socks5 and socks5h work (src/config/proxy.rs:43, reqwest)"
                             .to_owned(),
                     );
-                } else if let (true, Some(url::Host::Domain(name))) = (socks, url.host()) {
+                } else if let (true, Some(name)) = (socks, url.host_str())
+                    // Of a scheme that the URL standard does not know, an address is a name like any other.
+                    && name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_err()
+                {
                     self.warn(
                         Code::ProxyHost,
                         &node.place,

@@ -1,6 +1,6 @@
 //! What texts mean to Conduit, and how values are written.
 
-use crate::catalogue::{Key, Type};
+use crate::catalogue::Type;
 use crate::diagnostic::Fix;
 use crate::source::Kind;
 use crate::value::{Data, Node};
@@ -100,7 +100,7 @@ pub(super) fn written(node: &Node, data: &Data) -> String {
 }
 
 /// The value that was meant, where it is mistyped in a way that has one meaning.
-pub(super) fn correction(key: &Key, takes: Type, node: &Node) -> Option<Fix> {
+pub(super) fn correction(takes: Type, node: &Node) -> Option<Fix> {
     // A word of a unit's `Environment=` may be quoted with its name; that is left to a person.
     if node.place.source.kind() == Kind::Unit {
         return None;
@@ -180,7 +180,7 @@ pub(super) fn correction(key: &Key, takes: Type, node: &Node) -> Option<Fix> {
     };
     let replacement = written(node, &meant);
     Some(Fix::replace(
-        format!("write `{} = {replacement}`", key.name),
+        format!("write `{replacement}`"),
         true,
         &node.place,
         replacement,
