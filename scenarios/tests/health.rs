@@ -784,6 +784,20 @@ async fn the_unit_sees_all_is_well_and_leaves_nothing_behind() -> Outcome {
         let before = site.host.shell(census).await?;
         site.host.shell(&format!("for n in $(seq 100); do {HEALTH} --only canary >/dev/null || exit 1; done")).await?;
         unchanged("the canary's account", &before, &site.host.shell(census).await?)?;
+        // What a stranger can have Conduit log as an error is not the server's illness.
+        let nonsense = "for n in $(seq 60); do curl -s -o /dev/null \
+            'http://127.0.0.1:6167/_matrix/client/v3/login?access_token=a&access_token=b'; done; journalctl --sync; \
+            journalctl -u conduit -o cat --no-pager | grep -c ' ERROR '";
+        let logged = site.host.shell(nonsense).await?;
+        let asked = site
+            .host
+            .try_shell(&format!("{HEALTH} --only journal"))
+            .await?;
+        must(
+            logged == "60" && asked.exit == 0,
+            "see 60 errors in the journal that are none",
+            format!("{logged} {asked:?}"),
+        )?;
         // Two at the same time do not take each other's value for their own.
         let both = "for n in $(seq 10); do $H --only canary >/tmp/a & a=$!; $H --only canary >/tmp/b; b=$?; wait $a; echo $? $b; done | sort -u";
         let both = site.host.shell(&both.replace("$H", HEALTH)).await?;
