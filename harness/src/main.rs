@@ -171,8 +171,9 @@ struct Follow {
 
 #[derive(Args)]
 struct Measure {
-    /// `site`: from nothing to a site that answers over TLS; `backup`: how long a backup keeps clients waiting
-    #[arg(value_parser = ["site", "backup"])]
+    /// `site`: from nothing to a site that answers over TLS; `backup`: how long a backup keeps clients waiting; `health`:
+    /// whether the health check stays quiet while the fleet talks to each other
+    #[arg(value_parser = ["site", "backup", "health"])]
     what: String,
     #[command(flatten)]
     server: Server,
@@ -182,6 +183,9 @@ struct Measure {
     /// The least size of the data directory that is backed up, in mebibytes
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=20_480))]
     mib: u32,
+    /// How long the fleet talks while its health is checked
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1440))]
+    minutes: u32,
 }
 
 fn parse_seed(text: &str) -> std::result::Result<u64, String> {
@@ -484,7 +488,7 @@ fn plan(arguments: &Plan) -> Result<Exit> {
 /// What has to be followed before each of our runbooks, on a host that is bare.
 fn needed_by(runbook: &Path) -> &'static [&'static str] {
     match runbook.file_name().and_then(|name| name.to_str()) {
-        Some("bootstrap.md" | "backup.md" | "upgrade.md") => &["install.md"],
+        Some("bootstrap.md" | "backup.md" | "health.md" | "upgrade.md") => &["install.md"],
         Some("restore.md") => &["install.md", "backup.md"],
         _ => &[],
     }
@@ -678,6 +682,12 @@ fn report(directory: Option<PathBuf>, scenarios: bool) -> Result<Exit> {
 async fn measure(arguments: &Measure) -> Result<Exit> {
     let conduit = needed(&arguments.server, "measure").await?;
     ui::say(format!("measuring {}", conduit.describe()));
+    if arguments.what == "health" {
+        let watch = harness::measure::health(&conduit, arguments.minutes).await?;
+        ui::show(format!("{watch}\n"))?;
+        watch.judge()?;
+        return Ok(Exit::Ok);
+    }
     let series = match arguments.what.as_str() {
         "site" => harness::measure::site(&conduit, arguments.times).await?,
         _ => harness::measure::backup(&conduit, arguments.mib as usize, arguments.times).await?,

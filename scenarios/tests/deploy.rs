@@ -337,7 +337,7 @@ async fn no_secret_of_the_bootstrap_is_left_where_others_can_read_it() -> Outcom
         let admin = login(stage, &site, "admin").await?;
         let secrets = site
             .host
-            .shell("cd /opt/conduit/secrets && for file in *.password restic-password; do cat $file; echo; done; jq -r .administrator.access_token bootstrap-session.json")
+            .shell("cd /opt/conduit/secrets && for file in *.password restic-password; do cat $file; echo; done; jq -r .administrator.access_token bootstrap-session.json; jq -r .access_token canary-session.json")
             .await?;
         let mut histories = String::new();
         for id in admin.joined_rooms().await? {
@@ -346,7 +346,7 @@ async fn no_secret_of_the_bootstrap_is_left_where_others_can_read_it() -> Outcom
             }
         }
         let secrets: Vec<_> = secrets.split_whitespace().filter(|secret| secret.len() > 15).collect();
-        must(secrets.len() >= 6, "find the secrets that are looked for", format!("{} secrets", secrets.len()))?;
+        must(secrets.len() >= 8, "find the secrets that are looked for", format!("{} secrets", secrets.len()))?;
         for secret in secrets {
             must(!histories.contains(secret), "keep secrets out of rooms", format!("`{}…` is in a room", &secret[..4]))?;
             let found = site
@@ -743,38 +743,6 @@ async fn uninstalling_keeps_the_data_and_installing_again_finds_the_same_site() 
         )?;
         site.host.shell(&format!("{INSTALL} install --bundle {BUNDLE}")).await?;
         unchanged("the signing key", &before, &site.host.shell(key).await?)
-    })
-    .await
-}
-
-/// Each of these makes the health check say that something is wrong, and what.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_health_check_can_fail() -> Outcome {
-    scenario(async |stage| {
-        let (site, _) = any_site(stage).await?;
-        site.host.shell("/opt/conduit/scripts/backup.sh").await?;
-        let health = "/opt/conduit/scripts/health.sh";
-        let well = site.host.try_shell(health).await?;
-        must(well.exit == 0, "be well after installation and backup", format!("exit {}\n{}{}", well.exit, well.stdout, well.stderr))?;
-        for (why, before, code, named, after) in [
-            ("the server is stopped", "systemctl stop conduit", 2, "", "systemctl start conduit"),
-            ("the proxy is stopped", "systemctl stop caddy", 2, "", "systemctl start caddy"),
-            ("there is no backup", "mv /opt/conduit/backups/catalog.jsonl /root/catalog", 1, "backup", "mv /root/catalog /opt/conduit/backups/catalog.jsonl"),
-            (
-                "the key is another's",
-                "cp -p /opt/conduit/site.identity /root/identity; jq '.public_key = \"AAAA\"' /root/identity > /opt/conduit/site.identity",
-                2,
-                "key",
-                "cp -p /root/identity /opt/conduit/site.identity",
-            ),
-        ] {
-            site.host.shell(before).await?;
-            let ill = site.host.try_shell(health).await?;
-            let said = format!("{why}: exit {}\n{}{}", ill.exit, ill.stdout, ill.stderr);
-            must(ill.exit == code && said.contains(named), &format!("notice that {why}"), said)?;
-            site.host.shell(after).await?;
-        }
-        Ok(())
     })
     .await
 }

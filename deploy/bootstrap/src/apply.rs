@@ -22,6 +22,9 @@ use crate::{
 /// Name of the one device that this tool uses for an account: logging in again replaces it instead of adding another.
 pub const DEVICE: &str = "FLEETBOOTSTRAP";
 
+/// Name of the device whose session `health.sh` uses.
+pub const CANARY_DEVICE: &str = "HEALTHCHECK";
+
 /// How often the plan is made anew before the homeserver counts as one that does not do what it grants.
 const PASSES: usize = 5;
 
@@ -227,7 +230,21 @@ impl Run<'_> {
             }
             self.close(&account.name, &token)?;
         }
+        for action in actions() {
+            if let Action::CanarySession { account } = action {
+                self.canary_session(account)?;
+            }
+        }
         Ok(())
+    }
+
+    /// Killed between the login and the storing, the next run logs the same device in again: there is never a second.
+    fn canary_session(&self, account: &str) -> Result<(), Error> {
+        let answer = self.try_login(account, CANARY_DEVICE, "health.sh")?;
+        let answer = self.logged_in(account, answer)?;
+        self.setting
+            .secrets
+            .keep_canary_session(&session_of(&answer))
     }
 
     fn administrator(&self) -> &str {
@@ -410,34 +427,62 @@ impl Run<'_> {
         if let Some(token) = self.tokens.borrow().get(account) {
             return Ok(token.clone());
         }
-        let id = self.setting.manifest.user_id(account);
-        let password = self.setting.secrets.password(account)?.ok_or_else(|| {
-            Error::failed(
-                format!("cannot log in as `{id}`: `{}` does not exist", self.setting.secrets.password_file(account).display()),
-                "put the account's password into that file (mode 0600), or let its owner do this step in a client",
-            )
-        })?;
+        // Asked for first: without it nobody is about to be logged in.
+        self.password(account)?;
         if !administrator {
             self.remember(|memory| {
                 memory.open.insert(account.to_owned());
             })?;
         }
-        let answer = self.setting.client.change(
+        let answer = self.try_login(account, DEVICE, "fleet-bootstrap")?;
+        if answer.status == 403 {
+            self.remember(|memory| {
+                memory.open.remove(account);
+            })?;
+        }
+        let answer = self.logged_in(account, answer)?;
+        if administrator {
+            self.remember(|memory| memory.administrator = Some(session_of(&answer)))?;
+        }
+        let token = answer.text("access_token").to_owned();
+        self.tokens
+            .borrow_mut()
+            .insert(account.to_owned(), token.clone());
+        Ok(token)
+    }
+
+    fn password(&self, account: &str) -> Result<String, Error> {
+        self.setting.secrets.password(account)?.ok_or_else(|| {
+            Error::failed(
+                format!(
+                    "cannot log in as `{}`: `{}` does not exist",
+                    self.setting.manifest.user_id(account),
+                    self.setting.secrets.password_file(account).display()
+                ),
+                "put the account's password into that file (mode 0600), or let its owner do this step in a client",
+            )
+        })
+    }
+
+    fn try_login(&self, account: &str, device: &str, device_name: &str) -> Result<Answer, Error> {
+        self.setting.client.change(
             "POST",
             "/_matrix/client/v3/login",
             None,
             &json!({
                 "type": "m.login.password",
                 "identifier": { "type": "m.id.user", "user": account },
-                "password": password,
-                "device_id": DEVICE,
-                "initial_device_display_name": "fleet-bootstrap",
+                "password": self.password(account)?,
+                "device_id": device,
+                "initial_device_display_name": device_name,
             }),
-        )?;
+        )
+    }
+
+    /// The answer of a login that was granted, or what to do about one that was not.
+    fn logged_in(&self, account: &str, answer: Answer) -> Result<Answer, Error> {
+        let id = self.setting.manifest.user_id(account);
         if answer.status == 403 {
-            self.remember(|memory| {
-                memory.open.remove(account);
-            })?;
             return Err(Error::failed(
                 format!(
                     "cannot log in as `{id}`: the homeserver answered {}",
@@ -449,15 +494,7 @@ impl Run<'_> {
                 ),
             ));
         }
-        let answer = must(answer, &format!("log in as `{id}`"))?;
-        if administrator {
-            self.remember(|memory| memory.administrator = Some(session_of(&answer)))?;
-        }
-        let token = answer.text("access_token").to_owned();
-        self.tokens
-            .borrow_mut()
-            .insert(account.to_owned(), token.clone());
-        Ok(token)
+        must(answer, &format!("log in as `{id}`"))
     }
 
     fn close(&self, account: &str, token: &str) -> Result<(), Error> {

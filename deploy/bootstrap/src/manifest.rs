@@ -53,6 +53,8 @@ pub enum Role {
     Operator,
     /// A program.
     Bot,
+    /// The health check's: it is in no room, and its session is kept for `health.sh`. At most one account is.
+    Canary,
 }
 
 /// A room that should exist.
@@ -355,6 +357,14 @@ impl Manifest {
             .expect("a parsed manifest has an administrator")
     }
 
+    /// The account of the health check, where one is declared.
+    #[must_use]
+    pub fn canary(&self) -> Option<&Account> {
+        self.accounts
+            .iter()
+            .find(|account| account.role == Role::Canary)
+    }
+
     /// The user id of a localpart.
     #[must_use]
     pub fn user_id(&self, name: &str) -> String {
@@ -388,6 +398,7 @@ impl fmt::Display for Role {
             Self::Administrator => "administrator",
             Self::Operator => "operator",
             Self::Bot => "bot",
+            Self::Canary => "canary",
         })
     }
 }
@@ -621,25 +632,20 @@ fn validate(raw: RawManifest, override_name: Option<&str>, faults: &mut Faults<'
         .iter()
         .map(|account| account.name.as_str())
         .collect();
-    let administrator = accounts
-        .iter()
-        .find(|account| account.role == Role::Administrator)
-        .map(|account| account.name.clone());
+    let having = |role| {
+        let account = accounts.iter().find(|account| account.role == role);
+        account.map(|account| account.name.as_str())
+    };
+    let special = Special {
+        administrator: having(Role::Administrator),
+        canary: having(Role::Canary),
+    };
 
     let mut seen: BTreeMap<String, String> = BTreeMap::new();
     let rooms = raw
         .rooms
         .into_iter()
-        .map(|room| {
-            validate_room(
-                room,
-                &declared,
-                &names,
-                administrator.as_deref(),
-                &mut seen,
-                faults,
-            )
-        })
+        .map(|room| validate_room(room, &declared, &names, special, &mut seen, faults))
         .collect();
     Manifest {
         server_name: override_name.map_or(declared, str::to_owned),
@@ -711,6 +717,15 @@ fn validate_accounts(
                 Some("exactly one account has `role = \"administrator\"`".into()),
             );
         }
+        if *account.role.get_ref() == Role::Canary
+            && let Some(first) = accounts.iter().find(|other| other.role == Role::Canary)
+        {
+            faults.at(
+                account.role.span(),
+                format!("`{name}` is a second canary; `{}` is the first", first.name),
+                Some("the health check uses one account: remove the other".into()),
+            );
+        }
         if let Some(display_name) = &account.display_name
             && (display_name.get_ref().trim().is_empty() || display_name.get_ref().len() > 255)
         {
@@ -765,11 +780,18 @@ fn known_account(
     None
 }
 
+/// The accounts of which there is one at most.
+#[derive(Clone, Copy)]
+struct Special<'a> {
+    administrator: Option<&'a str>,
+    canary: Option<&'a str>,
+}
+
 fn validate_room(
     raw: RawRoom,
     server_name: &str,
     names: &[&str],
-    administrator: Option<&str>,
+    special: Special<'_>,
     seen: &mut BTreeMap<String, String>,
     faults: &mut Faults<'_>,
 ) -> Room {
@@ -846,7 +868,13 @@ fn validate_room(
     let mut members: Vec<String> = Vec::new();
     for value in raw.members.get_ref() {
         if let Some(name) = known_account(value, "member", server_name, names, faults) {
-            if members.contains(&name) {
+            if special.canary == Some(&name) {
+                faults.at(
+                    value.span(),
+                    format!("member `{name}` of `{label}` is the canary, which is in no room"),
+                    Some("remove it here: each /sync of the health check would leave something behind for each of its rooms".into()),
+                );
+            } else if members.contains(&name) {
                 faults.at(
                     value.span(),
                     format!("member `{name}` of `{label}` is declared twice"),
@@ -863,7 +891,7 @@ fn validate_room(
             "its creator, who is in it from the beginning",
         ),
         (
-            administrator,
+            special.administrator,
             "the administrator, without whom `plan` cannot see the room",
         ),
     ] {

@@ -125,6 +125,14 @@ pub fn observe(client: &Client, manifest: &Manifest, secrets: &Secrets) -> Resul
         _ => None,
     };
     observed.session = token.is_some();
+    if let (Some(canary), Some(session)) = (manifest.canary(), secrets.canary_session()) {
+        let id = manifest.user_id(&canary.name);
+        let whoami = client.get(
+            "/_matrix/client/v3/account/whoami",
+            Some(&session.access_token),
+        )?;
+        observed.canary_session = whoami.ok() && whoami.text("user_id") == id;
+    }
     let token = token.as_deref();
 
     let joined: BTreeSet<String> = match token {

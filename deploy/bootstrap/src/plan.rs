@@ -20,6 +20,8 @@ pub struct Observed {
     pub accounts: BTreeMap<String, Option<String>>,
     /// Whether the stored session of the administrator is valid.
     pub session: bool,
+    /// Whether the stored session of the canary is valid.
+    pub canary_session: bool,
     /// Whether the administrator administers this homeserver; `None` when that could not be seen.
     pub administers: Option<bool>,
     /// Accounts that an interrupted run may have left logged in.
@@ -88,6 +90,11 @@ pub enum Action {
     },
     /// Log the administrator in, because no valid session is stored.
     OpenSession,
+    /// Log the canary in and keep its session for `health.sh`, because none that is valid is stored.
+    CanarySession {
+        /// Localpart.
+        account: String,
+    },
     /// Log out what an interrupted run left logged in.
     CloseSession {
         /// Localpart.
@@ -279,6 +286,20 @@ pub fn plan(manifest: &Manifest, observed: &Observed) -> Plan {
             vec![format!(
                 "session of {}: none that is valid -> logged in",
                 manifest.user_id(&administrator)
+            )],
+        );
+    }
+    if let Some(canary) = manifest.canary()
+        && observed.accounts.contains_key(&canary.name)
+        && !observed.canary_session
+    {
+        plan.change(
+            Action::CanarySession {
+                account: canary.name.clone(),
+            },
+            vec![format!(
+                "session of {} for health.sh: none that is valid -> logged in",
+                manifest.user_id(&canary.name)
             )],
         );
     }

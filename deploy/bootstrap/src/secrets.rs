@@ -1,4 +1,4 @@
-//! The directory with the passwords and the administrator's session.
+//! The directory with the passwords, the administrator's session and the canary's.
 //!
 //! Everything is written to a new file, synced, and renamed into place, *before* the homeserver hears of it: a run that
 //! is killed at any moment leaves either the old or the new file, and never an account whose password nobody knows.
@@ -198,6 +198,26 @@ impl Secrets {
         let mut bytes = serde_json::to_vec_pretty(memory).expect("plain data always becomes JSON");
         bytes.push(b'\n');
         self.put(&self.memory_file(), &bytes)
+    }
+
+    fn canary_file(&self) -> PathBuf {
+        self.dir.join("canary-session.json")
+    }
+
+    /// The session of the canary, which `health.sh` reads too. A damaged file counts as none: it can be made again.
+    #[must_use]
+    pub fn canary_session(&self) -> Option<Session> {
+        serde_json::from_slice(&fs::read(self.canary_file()).ok()?).ok()
+    }
+
+    /// Keeps the canary's session.
+    ///
+    /// # Errors
+    /// When it cannot be stored safely.
+    pub fn keep_canary_session(&self, session: &Session) -> Result<(), Error> {
+        let mut bytes = serde_json::to_vec_pretty(session).expect("plain data always becomes JSON");
+        bytes.push(b'\n');
+        self.put(&self.canary_file(), &bytes)
     }
 
     fn put(&self, file: &Path, bytes: &[u8]) -> Result<(), Error> {

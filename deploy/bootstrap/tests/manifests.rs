@@ -39,13 +39,17 @@ fn every_bad_manifest_gets_the_message_that_it_names() {
 }
 
 #[test]
-fn the_fleets_manifest_declares_four_accounts_and_three_rooms() {
+fn the_fleets_manifest_declares_five_accounts_and_three_rooms() {
     let manifest = Manifest::load(&fixtures().join("fleet.toml"), None).expect("a valid manifest");
     assert_eq!(manifest.server_name, "timmy.foundation");
     let names: Vec<_> = manifest.accounts.iter().map(|a| a.name.as_str()).collect();
-    assert_eq!(names, ["admin", "alexander", "ezra", "timmy"]);
+    assert_eq!(names, ["admin", "alexander", "ezra", "timmy", "canary"]);
     assert_eq!(manifest.administrator().name, "admin");
     assert_eq!(manifest.accounts[1].role, Role::Operator);
+    assert_eq!(
+        manifest.canary().map(|account| account.name.as_str()),
+        Some("canary")
+    );
     let rooms: Vec<_> = manifest
         .rooms
         .iter()
@@ -66,7 +70,7 @@ fn the_fleets_manifest_declares_four_accounts_and_three_rooms() {
         );
         assert_eq!(room.join_rule, JoinRule::Invite);
         assert_eq!(room.encrypted, room.alias == "fleet-ops");
-        assert_eq!(room.members, names);
+        assert_eq!(room.members, names[..4], "all but the canary");
     }
 }
 

@@ -19,6 +19,7 @@ fn manifest() -> Manifest {
 fn as_declared(manifest: &Manifest) -> Observed {
     let mut observed = Observed {
         session: true,
+        canary_session: true,
         administers: Some(true),
         ..Observed::default()
     };
@@ -95,7 +96,7 @@ fn a_site_that_is_as_declared_needs_nothing() {
     assert_eq!(
         plan.to_string(),
         "= account @admin:garden.test\n= account @alexander:garden.test\n= account @ezra:garden.test\n\
-         = account @timmy:garden.test\n= room #fleet-ops:garden.test\n= room #fleet-intel:garden.test\n\
+         = account @timmy:garden.test\n= account @canary:garden.test\n= room #fleet-ops:garden.test\n= room #fleet-intel:garden.test\n\
          = room #fleet-social:garden.test\n0 to add, 0 to change"
     );
 }
@@ -112,7 +113,7 @@ fn an_empty_homeserver_gets_the_administrator_first() {
         }
     );
     let registered = plan.clone().accounts_only();
-    assert_eq!(registered.steps.len(), 4);
+    assert_eq!(registered.steps.len(), 5);
     let rooms = plan
         .steps
         .iter()
@@ -186,6 +187,10 @@ fn drift_is_named_with_what_is_and_what_was_declared() {
     assert_eq!(
         drift(|o| o.session = false),
         ["~ session of @admin:garden.test: none that is valid -> logged in"]
+    );
+    assert_eq!(
+        drift(|o| o.canary_session = false),
+        ["~ session of @canary:garden.test for health.sh: none that is valid -> logged in"]
     );
     assert_eq!(
         drift(|o| {

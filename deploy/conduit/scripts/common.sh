@@ -65,13 +65,18 @@ api_status() {
     "$CONDUIT_API/_matrix/client/versions" || true
 }
 
-# published_key: `SERVER_NAME KEY_ID PUBLIC_KEY` as the running server publishes them (spec: server-server, "Publishing
-# keys").  Returns 1 when there is no answer or it is not of that form.
+# key_in ANSWER: `SERVER_NAME KEY_ID PUBLIC_KEY` out of what a server publishes (spec: server-server, "Publishing keys").
+# Returns 1 when it is not of that form.
+key_in() {
+  jq --exit-status --raw-output \
+    '[.server_name, (.verify_keys | to_entries[0] | .key, .value.key)] | select(all(. != null)) | join(" ")' <<<"$1" 2>/dev/null
+}
+
+# published_key: the same of the running server.  Returns 1 when there is no answer or it is not of that form.
 published_key() {
   local answer
   answer=$(curl --silent --fail --noproxy '*' --connect-timeout 1 --max-time 5 "$CONDUIT_API/_matrix/key/v2/server") || return 1
-  jq --exit-status --raw-output \
-    '[.server_name, (.verify_keys | to_entries[0] | .key, .value.key)] | select(all(. != null)) | join(" ")' <<<"$answer"
+  key_in "$answer"
 }
 
 # wait_healthy SECONDS [PID]: returns when the client API answers 200, asked every 20 ms.  Returns 1 and says what it

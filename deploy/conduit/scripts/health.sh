@@ -1,166 +1,221 @@
 #!/usr/bin/env bash
-# Is the site well?  One line of text, or with --json one object with every check.
-# Exit code: 0 ok, 1 warning, 2 critical, 3 unknown (no site here, or a tool is missing).  The worst check decides.
+# Is the site well?  Asks all checks (health-checks.sh) side by side and says what came of it.
+#
+#   health.sh [--json] [--only CHECK[,CHECK...]] [--textfile FILE | --node-exporter]
+#   health.sh --list        the checks, one a line
+#
+#   --json           one object instead of one line of text
+#   --only           these checks and no others
+#   --textfile FILE  writes the same for Prometheus, too: to a new file that is renamed to FILE
+#   --node-exporter  the same, into the node exporter's directory where that exists
+#
+# Exit code, as monitoring plugins have it: 0 ok, 1 warning, 2 critical, 3 unknown (no site here, a tool is missing, or this
+# cannot be told).  The worst check decides.  After `|` stand the measured values, again as monitoring plugins have them.
+# Thresholds are in health-checks.sh; /opt/conduit/health.env overrides them.  deploy/runbooks/health.md explains each check.
 set -uo pipefail # no -e: a check that fails is a result, not the end
+export LC_ALL=C  # a decimal point is a point
 # shellcheck source-path=SCRIPTDIR source=common.sh
 source "${BASH_SOURCE[0]%/*}/common.sh"
+# shellcheck source-path=SCRIPTDIR source=health-checks.sh
+source "${BASH_SOURCE[0]%/*}/health-checks.sh"
 
-: "${CERT_WARN_DAYS:=14}" "${CERT_CRIT_DAYS:=3}"
-: "${DISK_WARN_PERCENT:=85}" "${DISK_CRIT_PERCENT:=95}"
-: "${BACKUP_WARN_HOURS:=26}" "${BACKUP_CRIT_HOURS:=74}"
+# A check that has not answered by then is critical; below TimeoutStartSec of the unit.
+: "${HEALTH_SECONDS:=40}"
+: "${NODE_EXPORTER:=/var/lib/prometheus/node-exporter}"
 
-WORST=0
-RESULTS=() # name TAB status TAB detail
 WORDS=(ok warning critical unknown)
 RANK=(0 1 3 2) # not knowing is worse than a warning, but must not hide what is known to be critical
+WORST=0
+BEGAN=${EPOCHREALTIME/./}
+SITE='' # its server name
+declare -A LEVEL_OF=() DETAIL_OF=() # check -> 0..3 or `skipped`; check -> what a person reads
+VALUES=() # CHECK LABEL NUMBER UNIT WARNING CRITICAL SIDE, separated by $SEPARATOR
 
-# result NAME LEVEL DETAIL: records one check.
-result() {
-  RESULTS+=("$1"$'\t'"${WORDS[$2]}"$'\t'"$3")
-  if ((RANK[$2] > RANK[WORST])); then WORST=$2; fi
+# note_result CHECK LEVEL DETAIL
+note_result() {
+  LEVEL_OF[$1]=$2 DETAIL_OF[$1]=$3
+  if [[ $2 != skipped ]] && ((RANK[$2] > RANK[WORST])); then WORST=$2; fi
 }
 
-check_unit() {
-  local state
-  state=$(systemctl is-active conduit.service)
-  if [[ $state == active ]]; then result unit 0 "conduit.service is active"; else result unit 2 "conduit.service is ${state:-not known}"; fi
+# run_checks CHECK...: all at once, each in a process of its own that writes into a pipe; a time for all of them.
+run_checks() {
+  local name fd left line deadline=$((BEGAN + HEALTH_SECONDS * 1000000))
+  local -A pipe=() pid=()
+  for name in "$@"; do
+    exec {fd}< <("check_${name//-/_}")
+    pipe[$name]=$fd pid[$name]=$!
+  done
+  for name in "$@"; do
+    fd=${pipe[$name]}
+    while :; do
+      left=$((deadline - ${EPOCHREALTIME/./}))
+      if ((left < 10000)); then left=10000; fi
+      printf -v left '%d.%06d' $((left / 1000000)) $((left % 1000000))
+      if IFS= read -r -t "$left" line <&"$fd"; then
+        take_line "$name" "$line"
+      elif (($? > 128)); then
+        note_result "$name" 2 "this check has not ended after $HEALTH_SECONDS s"
+        kill "${pid[$name]}" 2>/dev/null
+        break
+      else
+        if [[ -z ${LEVEL_OF[$name]-} ]]; then note_result "$name" 3 "this check ended without a verdict"; fi
+        break
+      fi
+    done
+    exec {fd}<&-
+  done
 }
 
-# get URL [CURL OPTION...]: the body, or curl's reason on standard error; every failure and every status >= 400 fails.
-get() {
-  local url=$1
-  shift
-  curl --silent --show-error --fail --noproxy '*' --connect-timeout 3 --max-time 10 "$@" "$url" 2>&1
+# take_line CHECK LINE: what `verdict` and `measure` of health-checks.sh print.
+take_line() {
+  local kind rest
+  IFS=$SEPARATOR read -r kind rest <<<"$2"
+  case $kind in
+    verdict) note_result "$1" "${rest%%"$SEPARATOR"*}" "${rest#*"$SEPARATOR"}" ;;
+    value) VALUES+=("$1$SEPARATOR$rest") ;;
+  esac
 }
 
-# versions_ok BODY: an answer counts only when it is what the endpoint promises; an empty 200 is not.
-versions_ok() { jq --exit-status '.versions | length > 0' >/dev/null 2>&1 <<<"$1"; }
+# at_work: does a backup, a restore, a bootstrap or an upgrade of ours hold its lock?  It has the server away for a moment, and
+# that is no illness.  (Asked only when something is critical: a lock that is tried is held for an instant.)
+at_work() {
+  local name
+  for name in backup data install; do
+    if [[ -e /run/lock/conduit-$name ]] && ! flock --shared --nonblock "/run/lock/conduit-$name" true; then return 0; fi
+  done
+  return 1
+}
 
-check_api() {
-  local body
-  if body=$(get "$CONDUIT_API/_matrix/client/versions") && versions_ok "$body"; then
-    result api 0 "client API answers on loopback"
-  else
-    result api 2 "client API on loopback: ${body:-empty answer}"
+# ---- what came of it, in three forms --------------------------------------------------------------------------------
+
+report_text() {
+  local level name passed=0 bad=() skipped=() perfdata=() text label number unit warn crit side
+  for level in 2 3 1; do # worst first
+    for name in "${ASKED[@]}"; do
+      if [[ ${LEVEL_OF[$name]} == "$level" ]]; then bad+=("$name: ${DETAIL_OF[$name]}"); fi
+    done
+  done
+  for name in "${ASKED[@]}"; do
+    case ${LEVEL_OF[$name]} in
+      0) ((++passed)) ;;
+      skipped) skipped+=("$name skipped: ${DETAIL_OF[$name]}") ;;
+    esac
+  done
+  text="$passed checks passed"
+  if ((passed == 1)); then text="1 check passed"; fi
+  if ((${#bad[@]})); then
+    printf -v text '%s; ' "${bad[@]}"
+    text=${text%; }
   fi
+  if ((${#skipped[@]})); then
+    printf -v name '%s; ' "${skipped[@]}"
+    text+=" (${name%; })"
+  fi
+  for name in "${VALUES[@]}"; do
+    IFS=$SEPARATOR read -r _ label number unit warn crit side <<<"$name"
+    if [[ $side == below ]]; then warn+=: crit+=:; fi # a range that begins there
+    perfdata+=("$label=$number$unit;$warn;$crit")
+  done
+  printf '%s: %s: %s%s\n' "${SITE:-conduit}" "${WORDS[$WORST]}" "$text" "${perfdata[*]:+ | ${perfdata[*]}}"
 }
 
-check_proxy() {
-  local body host=matrix.$SITE port
-  for port in 443 8448; do
-    if body=$(get "https://$host:$port/_matrix/client/versions" --resolve "$host:$port:127.0.0.1") && versions_ok "$body"; then
-      result "proxy-$port" 0 "https://$host:$port answers"
-    else
-      result "proxy-$port" 2 "https://$host:$port: ${body:-empty answer}"
+report_json() {
+  local name word results=()
+  for name in "${ASKED[@]}"; do
+    word=${LEVEL_OF[$name]}
+    if [[ $word != skipped ]]; then word=${WORDS[$word]}; fi
+    results+=("$name$SEPARATOR$word$SEPARATOR${DETAIL_OF[$name]}")
+  done
+  printf '%s\n' "${results[@]}" "${VALUES[@]}" |
+    jq --raw-input --null-input --compact-output --arg status "${WORDS[$WORST]}" --arg site "$SITE" --arg separator "$SEPARATOR" \
+      --argjson time "$((BEGAN / 1000000))" --argjson ms "$(((${EPOCHREALTIME/./} - BEGAN) / 1000))" '
+      [inputs | split($separator)] as $lines
+      | [$lines[] | select(length == 7) | {check: .[0], name: .[1], value: (.[2] | tonumber), unit: .[3],
+          warning: (.[4] | tonumber), critical: (.[5] | tonumber), bad: .[6]}] as $values
+      | {status: $status, site: $site, time: $time, seconds: ($ms / 1000),
+          checks: [$lines[] | select(length == 3) | . as [$name, $status, $detail]
+            | {name: $name, status: $status, detail: $detail, values: [$values[] | select(.check == $name) | del(.check)]}]}'
+}
+
+report_prometheus() {
+  local name label number unit warn crit labels
+  local -A units=([ms]=milliseconds [s]=seconds [%]=percent [c]=count)
+  family() { printf '# HELP conduit_health_%s %s\n# TYPE conduit_health_%s gauge\n' "$1" "$2" "$1"; }
+  family status 'Result of a check: 0 ok, 1 warning, 2 critical, 3 unknown. A check that was skipped is absent.'
+  for name in "${ASKED[@]}"; do
+    if [[ ${LEVEL_OF[$name]} != skipped ]]; then
+      printf 'conduit_health_status{site="%s",check="%s"} %s\n' "$SITE" "$name" "${LEVEL_OF[$name]}"
     fi
   done
-}
-
-check_key() {
-  local found expected
-  expected="$SITE $(site_identity key_id) $(site_identity public_key)"
-  if ! found=$(published_key); then
-    result key 2 "the signing key cannot be read"
-  elif [[ $found == "$expected" ]]; then
-    result key 0 "signing key ${found#* } as recorded"
-  else
-    result key 2 "signing key is \`$found\`, site.identity says \`$expected\`"
-  fi
-}
-
-check_certificate() {
-  local dates start end left level=0
-  dates=$(timeout 10 openssl s_client -connect 127.0.0.1:443 -servername "matrix.$SITE" </dev/null 2>/dev/null |
-    openssl x509 -noout -startdate -enddate 2>/dev/null)
-  start=$(sed -n 's/^notBefore=//p' <<<"$dates")
-  end=$(sed -n 's/^notAfter=//p' <<<"$dates")
-  if [[ -z $start || -z $end ]]; then
-    result certificate 2 "no certificate for matrix.$SITE on 127.0.0.1:443"
-    return
-  fi
-  start=$(date --date "$start" +%s) end=$(date --date "$end" +%s)
-  left=$((end - EPOCHSECONDS))
-  # An authority may issue for hours (a lab's does for 12); then a quarter and an eighth of its
-  # life decide, for Caddy renews when a third is left.
-  local life=$((end - start)) warn=$((CERT_WARN_DAYS * 86400)) crit=$((CERT_CRIT_DAYS * 86400))
-  if ((warn > life / 4)); then warn=$((life / 4)); fi
-  if ((crit > life / 8)); then crit=$((life / 8)); fi
-  if ((left < warn)); then level=1; fi
-  if ((left < crit)); then level=2; fi
-  result certificate "$level" "certificate of matrix.$SITE ends in $((left / 3600)) h"
-}
-
-check_disk() {
-  local space inodes level=0
-  read -r space inodes < <(df --output=pcent,ipcent "$CONDUIT_ROOT/data" 2>/dev/null | tail -n 1)
-  space=${space%\%} inodes=${inodes%\%}
-  if [[ ! ${space-} =~ ^[0-9]+$ ]]; then
-    result disk 3 "df cannot tell about $CONDUIT_ROOT/data"
-    return
-  fi
-  if [[ ! ${inodes-} =~ ^[0-9]+$ ]]; then inodes=0; fi # btrfs and others have no fixed number
-  if ((space >= DISK_WARN_PERCENT || inodes >= DISK_WARN_PERCENT)); then level=1; fi
-  if ((space >= DISK_CRIT_PERCENT || inodes >= DISK_CRIT_PERCENT)); then level=2; fi
-  result disk "$level" "disk $space% and inodes $inodes% used"
-}
-
-check_backup() {
-  local catalog=$CONDUIT_ROOT/backups/catalog.jsonl time age level=0
-  time=$(tail -n 1 "$catalog" 2>/dev/null | jq --raw-output '.time | floor' 2>/dev/null)
-  if [[ ! $time =~ ^[0-9]+$ ]]; then
-    result backup 1 "no backup in $catalog"
-    return
-  fi
-  age=$(((EPOCHSECONDS - time) / 3600))
-  if ((age >= BACKUP_WARN_HOURS)); then level=1; fi
-  if ((age >= BACKUP_CRIT_HOURS)); then level=2; fi
-  result backup "$level" "last backup $age h ago"
-}
-
-# report FORMAT: worst first for a person, everything for a machine.
-report() {
-  local line name status detail bad=()
-  if [[ $1 == json ]]; then
-    printf '%s\n' "${RESULTS[@]}" | jq --raw-input --null-input --compact-output --arg status "${WORDS[$WORST]}" --arg site "${SITE-}" \
-      '{status: $status, site: $site, checks: [inputs | split("\t") | {name: .[0], status: .[1], detail: .[2]}]}'
-    return
-  fi
-  for line in "${RESULTS[@]}"; do
-    IFS=$'\t' read -r name status detail <<<"$line"
-    if [[ $status != ok ]]; then bad+=("$name: $detail"); fi
+  family value 'What a check measured.'
+  for name in "${VALUES[@]}"; do
+    IFS=$SEPARATOR read -r name label number unit warn crit _ <<<"$name"
+    labels="site=\"$SITE\",check=\"$name\",name=\"$label\",unit=\"${units[$unit]}\""
+    printf 'conduit_health_value{%s} %s\n' "$labels" "$number"
   done
-  if ((${#bad[@]})); then
-    printf '%s: %s: ' "${SITE:-conduit}" "${WORDS[$WORST]}"
-    printf '%s' "${bad[0]}"
-    if ((${#bad[@]} > 1)); then printf '; %s' "${bad[@]:1}"; fi
-    printf '\n'
-  else
-    printf '%s: ok: %s checks passed\n' "${SITE:-conduit}" "${#RESULTS[@]}"
+  family threshold 'Beyond which value a check warns or is critical.'
+  for name in "${VALUES[@]}"; do
+    IFS=$SEPARATOR read -r name label number unit warn crit _ <<<"$name"
+    labels="site=\"$SITE\",check=\"$name\",name=\"$label\",unit=\"${units[$unit]}\""
+    printf 'conduit_health_threshold{%s,severity="%s"} %s\n' "$labels" warning "$warn" "$labels" critical "$crit"
+  done
+  family overall 'The worst of all checks, as the exit code of health.sh.'
+  printf 'conduit_health_overall{site="%s"} %s\n' "$SITE" "$WORST"
+  family run_timestamp_seconds 'When this was found out. Alert on its age: a timer that stopped finds nothing.'
+  printf 'conduit_health_run_timestamp_seconds{site="%s"} %s\n' "$SITE" "$((BEGAN / 1000000))"
+  name=$((${EPOCHREALTIME/./} - BEGAN))
+  family run_duration_seconds 'How long it took to find out.'
+  printf 'conduit_health_run_duration_seconds{site="%s"} %d.%06d\n' "$SITE" $((name / 1000000)) $((name % 1000000))
+}
+
+# write_textfile FILE: whole or not at all; the exporter reads names that end with .prom only.
+write_textfile() {
+  local new=$1.new~
+  if ! { report_prometheus >"$new" && chmod 0644 "$new" && mv --force --no-target-directory "$new" "$1"; }; then
+    rm --force "$new"
+    note "cannot write \`$1\`: does its directory exist, and is there room?"
+    if ((RANK[3] > RANK[WORST])); then WORST=3; fi
   fi
 }
 
-FORMAT=text
-case ${1-} in
-  '') ;;
-  --json) FORMAT=json ;;
-  *)
-    fail 3 "unknown argument \`$1\`" "usage: health.sh [--json]"
-    ;;
-esac
+# ---- command line ---------------------------------------------------------------------------------------------------
 
-for tool in curl jq openssl systemctl; do
-  command -v "$tool" >/dev/null || fail 3 "\`$tool\` is not installed" "apt-get install -y --no-install-recommends curl jq openssl"
+FORMAT=text TEXTFILE='' ASKED=("${CHECKS[@]}")
+usage() { sed -n '4,5s/^# *//p' "${BASH_SOURCE[0]}"; }
+while (($#)); do
+  case $1 in
+    --json) FORMAT=json ;;
+    --list)
+      describe_checks
+      exit 0
+      ;;
+    --only | --textfile)
+      (($# > 1)) && [[ -n $2 ]] || fail 3 "\`$1\` needs a value" "usage: $(usage)"
+      if [[ $1 == --only ]]; then IFS=, read -r -a ASKED <<<"$2"; else TEXTFILE=$2; fi
+      shift
+      ;;
+    --node-exporter) if [[ -d $NODE_EXPORTER ]]; then TEXTFILE=$NODE_EXPORTER/conduit.prom; fi ;;
+    *) fail 3 "unknown argument \`$1\`" "usage: $(usage)" ;;
+  esac
+  shift
 done
+for name in "${ASKED[@]}"; do
+  [[ " ${CHECKS[*]} " == *" $name "* ]] || fail 3 "there is no check \`$name\`" "\`health.sh --list\` names them: ${CHECKS[*]}"
+done
+for tool in curl flock jq openssl systemctl; do
+  command -v "$tool" >/dev/null || fail 3 "\`$tool\` is not installed" "apt-get install -y --no-install-recommends curl jq openssl util-linux"
+done
+
 if ! SITE=$(site_identity server_name); then
-  result site 3 "no site is installed ($CONDUIT_IDENTITY is missing or unreadable)"
+  ASKED=(site)
+  note_result site 3 "no site is installed ($CONDUIT_IDENTITY is missing or unreadable)"
 else
-  check_unit
-  check_api
-  check_proxy
-  check_key
-  check_certificate
-  check_disk
-  check_backup
+  run_checks "${ASKED[@]}"
+  if ((WORST == 2)) && at_work && wait_healthy 15 2>/dev/null; then
+    WORST=0 LEVEL_OF=() DETAIL_OF=() VALUES=()
+    run_checks "${ASKED[@]}"
+  fi
 fi
-report "$FORMAT"
+if [[ -n $TEXTFILE ]]; then write_textfile "$TEXTFILE"; fi
+if [[ $FORMAT == json ]]; then report_json; else report_text; fi
 exit "$WORST"
