@@ -279,3 +279,64 @@ fn the_order_of_the_files_changes_nothing() {
     assert_eq!(judge([0, 1, 2]), judge([2, 1, 0]));
     assert_eq!(judge([0, 1, 2]), judge([1, 2, 0]));
 }
+
+/// Whatever can be said of a key's value in the file is said of it in a variable too.
+#[test]
+fn an_environment_override_is_judged_as_the_same_value_in_the_file() {
+    let said_of = |findings: Vec<Diagnostic>| {
+        let mut said: Vec<_> = findings
+            .iter()
+            // The old names of the TURN settings are the only ones that a variable reaches.
+            .filter(|finding| finding.code != Code::DeprecatedKey)
+            .map(|finding| (finding.code, finding.severity, finding.effect))
+            .collect();
+        said.sort_unstable_by_key(|(code, ..)| *code);
+        // The elements of a variable's array all have one place, and are said once.
+        said.dedup();
+        said
+    };
+    let mut compared = 0;
+    for located in fleet_lint::catalogue::all() {
+        let Some(variable) = fleet_lint::catalogue::variable_of(&located.path) else {
+            continue;
+        };
+        for (toml, value) in [
+            ("true", "true"),
+            ("12", "12"),
+            ("-5", "-5"),
+            ("1.5", "1.5"),
+            ("70000", "70000"),
+            ("\"\"", ""),
+            ("\"x\"", "x"),
+            ("\"12\"", "'\"12\"'"),
+            ("\"http://a.test\"", "http://a.test"),
+            ("\"8.8.8.8\"", "8.8.8.8"),
+            ("\"rocksdb\"", "rocksdb"),
+            ("\"filesystem\"", "filesystem"),
+            ("[]", "[]"),
+            ("[\"a.test\", \"b\"]", "'[\"a.test\", b]'"),
+            ("{ length = 8, depth = 9 }", "{length=8,depth=9}"),
+            ("[{ accessed = \"30d\" }]", "[{accessed=30d}]"),
+        ] {
+            let first = located.path[0];
+            let base: String = BASE
+                .lines()
+                .filter(|line| !line.starts_with(&format!("{first} ")))
+                .map(|line| format!("{line}\n"))
+                .collect();
+            let in_file = judged(
+                Kind::Conduit,
+                &format!("{base}{} = {toml}\n", located.path.join(".")),
+            );
+            let on_top = with_variables(&base, &format!("{variable}={value}"));
+            assert_eq!(
+                said_of(in_file),
+                said_of(on_top),
+                "{variable}={value} against {} = {toml}",
+                located.path.join(".")
+            );
+            compared += 1;
+        }
+    }
+    assert!(compared > 600, "{compared}");
+}
