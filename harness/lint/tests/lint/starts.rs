@@ -340,3 +340,44 @@ fn an_environment_override_is_judged_as_the_same_value_in_the_file() {
     }
     assert!(compared > 600, "{compared}");
 }
+
+/// `--env-file` names one that no unit knows of.
+#[test]
+fn variables_that_no_unit_names_lie_on_top_of_every_start() {
+    let judge = |variables: &str| {
+        together(&[
+            ("conduit.toml", Kind::Conduit, BASE),
+            ("conduit.service", Kind::Unit, UNIT),
+            ("more", Kind::Environment, variables),
+        ])
+    };
+    has(
+        &judge("CONDUIT_ALLOW_REGISTRATION=true"),
+        Code::OpenRegistration,
+        "more",
+    );
+    has(&judge("CONDUIT_PORT=yes"), Code::WrongType, "more");
+    clean(&judge("CONDUIT_PORT=1"));
+}
+
+/// `%H` is the host's name, which only systemd knows.
+#[test]
+fn what_a_specifier_of_a_unit_comes_to_is_not_guessed() {
+    let unit = UNIT.replace(
+        "/opt/conduit/conduit.toml",
+        "%E/conduit.toml CONDUIT_SERVER_NAME=%H",
+    );
+    let lacking = BASE.replace("server_name", "#server_name");
+    let judge = |toml: &str| {
+        together(&[
+            ("conduit.toml", Kind::Conduit, toml),
+            ("conduit.service", Kind::Unit, &unit),
+        ])
+    };
+    clean(&judge(&lacking));
+    has(
+        &judge(&format!("{lacking}port = true\n")),
+        Code::WrongType,
+        "conduit.toml",
+    );
+}
