@@ -12,6 +12,8 @@ pub(crate) struct Variable {
     pub name_place: Place,
     pub value: String,
     pub value_place: Place,
+    /// Whether the value is known; what a unit's specifier (`%H`) comes to is not.
+    pub certain: bool,
 }
 
 /// Reads an environment file, in systemd's syntax (`src/basic/env-file.c` of systemd 252).
@@ -46,6 +48,7 @@ pub(crate) fn read(source: &Source, out: &mut Vec<Diagnostic>) -> Vec<Variable> 
                 name_place: Place::new(source, name_span),
                 value,
                 value_place: Place::new(source, span),
+                certain: true,
             });
         } else if let Some(inner) = name
             .strip_prefix("export ")

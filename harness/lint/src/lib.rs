@@ -47,21 +47,26 @@ pub fn lint(sources: &[Source]) -> Vec<Diagnostic> {
     let mut starts = Starts {
         files: &files,
         judged: vec![false; files.len()],
+        partial: false,
         findings: &mut findings,
     };
-    let mut taken = vec![false; environments.len()];
-    for unit in &units {
-        unit.judge(starts.findings);
-        starts.unit(unit, &environments, &mut taken);
-    }
-    // What no unit names is taken to belong to every start that no unit describes.
+    // What no unit names was given to be put on top of every start.
+    let named = |source: &Source| {
+        units
+            .iter()
+            .flat_map(Unit::environment_files)
+            .any(|path| file_name(source.name()) == file_name(&path))
+    };
     let loose: Vec<Variable> = environments
         .iter()
-        .zip(&taken)
-        .filter(|(_, taken)| !**taken)
-        .flat_map(|((_, variables), _)| variables.iter().cloned())
+        .filter(|(source, _)| !named(source))
+        .flat_map(|(_, variables)| variables.iter().cloned())
         .collect();
-    starts.rest(&loose);
+    for unit in &units {
+        unit.judge(starts.findings);
+        starts.unit(unit, &environments, &loose);
+    }
+    starts.rest(&loose, !units.is_empty());
     findings.extend(cross::check(sources));
     let order = |finding: &Diagnostic| {
         let name = finding.primary.source.name().to_owned();
@@ -88,28 +93,35 @@ pub fn lint(sources: &[Source]) -> Vec<Diagnostic> {
 struct Starts<'a> {
     files: &'a [File],
     judged: Vec<bool>,
+    /// Whether the start at hand has values that are not known.
+    partial: bool,
     findings: &'a mut Vec<Diagnostic>,
 }
 
 impl Starts<'_> {
     /// The start that a unit describes.
-    fn unit(&mut self, unit: &Unit, environments: &[(&Source, Vec<Variable>)], taken: &mut [bool]) {
+    fn unit(&mut self, unit: &Unit, environments: &[(&Source, Vec<Variable>)], loose: &[Variable]) {
         let mut variables = unit.environment();
-        // A variable with a specifier is known only to systemd.
-        variables.retain(|variable| !variable.value.contains('%'));
         let mut all_known = true;
         for path in unit.environment_files() {
             let mut found = false;
-            for (at, (source, more)) in environments.iter().enumerate() {
+            for (source, more) in environments {
                 if file_name(source.name()) == file_name(&path) {
                     found = true;
-                    taken[at] = true;
                     variables.extend(more.iter().cloned());
                 }
             }
             all_known &= found;
         }
-        let Some(config) = environment::config_path(&variables) else {
+        variables.extend(loose.iter().cloned());
+        let config = environment::config_path(&variables).cloned();
+        // What a specifier comes to is known only to systemd: it may be what the file lacks.
+        self.partial = variables.iter().any(|variable| {
+            !variable.certain
+                && catalogue::variable_path(&variable.name).is_some_and(|path| path != ["config"])
+        });
+        variables.retain(|variable| variable.certain);
+        let Some(config) = config else {
             if all_known {
                 self.findings.push(
                     Diagnostic::new(
@@ -127,7 +139,8 @@ impl Starts<'_> {
                 .judge(&environment::layer(&variables));
             return;
         };
-        self.start(config.clone(), &variables);
+        self.start(config, &variables);
+        self.partial = false;
     }
 
     /// A start with this `CONDUIT_CONFIG`.
@@ -148,7 +161,7 @@ impl Starts<'_> {
             Judge::new(&config.value_place, None, self.findings).judge(&layer);
             return;
         }
-        if !path.starts_with('/') {
+        if !path.starts_with('/') && config.certain {
             self.findings.push(config_path(
                 &config,
                 Severity::Warning,
@@ -180,7 +193,8 @@ impl Starts<'_> {
     }
 
     /// The starts that no unit describes.
-    fn rest(&mut self, loose: &[Variable]) {
+    fn rest(&mut self, loose: &[Variable], units: bool) {
+        self.partial = false;
         let config = environment::config_path(loose).cloned();
         let layer = environment::layer(loose);
         if let Some(config) = config.filter(|config| {
@@ -193,7 +207,8 @@ impl Starts<'_> {
             self.start(config, loose);
             return;
         }
-        let mut alone = true;
+        // Where a unit starts something, the variables were judged with it.
+        let mut alone = !units;
         for at in 0..self.files.len() {
             if !self.judged[at] {
                 self.file(at, &layer);
@@ -210,7 +225,11 @@ impl Starts<'_> {
         if let Some(table) = &file.table {
             let mut table = table.clone();
             table.merge(layer.clone());
-            Judge::of(file, self.findings).judge(&table);
+            if self.partial {
+                Judge::partial(&file.header, self.findings).judge(&table);
+            } else {
+                Judge::of(file, self.findings).judge(&table);
+            }
         }
     }
 }

@@ -40,6 +40,7 @@ impl Kind {
         ("well-known-client", Self::WellKnownClient),
         ("firewall", Self::Firewall),
         ("manifest", Self::Manifest),
+        ("sysusers", Self::Sysusers),
     ];
 
     /// Its word.
@@ -62,8 +63,11 @@ impl Kind {
         let file = parts.next().unwrap_or("");
         let folder = parts.next().unwrap_or("");
         let ends = |endings: &[&str]| endings.iter().any(|ending| file.ends_with(ending));
-        if ends(&[".service"]) {
+        if ends(&[".service"]) || (folder.ends_with(".service.d") && ends(&[".conf"])) {
             return Some(Self::Unit);
+        }
+        if ends(&[".sysusers"]) || folder == "sysusers.d" {
+            return Some(Self::Sysusers);
         }
         if file.starts_with("caddyfile") || ends(&[".caddy", ".caddyfile"]) {
             return Some(Self::Caddyfile);
@@ -77,7 +81,7 @@ impl Kind {
         if folder == "matrix" && file == "client" {
             return Some(Self::WellKnownClient);
         }
-        if ends(&[".ufw"]) || folder == "applications.d" {
+        if ends(&[".ufw"]) || file == "ufw.profile" || folder == "applications.d" {
             return Some(Self::Firewall);
         }
         if file == "env" || file == "environment" || ends(&[".env", ".environment"]) {

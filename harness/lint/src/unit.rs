@@ -131,6 +131,7 @@ impl Unit {
                 variables.push(Variable {
                     name: name.to_owned(),
                     name_place: Place::new(&self.source, from..equals.max(from)),
+                    certain: !value.replace("%%", "").contains('%'),
                     value: value.replace("%%", "%"),
                     value_place: Place::new(&self.source, (equals + 1).min(to)..to.max(equals)),
                 });

@@ -333,10 +333,10 @@ impl<'a> Judge<'a> {
             return false;
         }
         if !KIT_VARIABLES.contains(&variable.to_ascii_uppercase().as_str()) {
-            // Scripts have variables of this prefix too, so this is no mistake for certain.
+            // Whoever gives it to the server expects something of it.
             self.say(
                 Code::UnknownKey,
-                Severity::Note,
+                Severity::Warning,
                 Effect::Ignored,
                 format!("Conduit reads no `{variable}`"),
                 place.label("ignored without a word"),

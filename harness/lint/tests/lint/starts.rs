@@ -174,7 +174,7 @@ fn an_environment_file_belongs_to_the_unit_that_names_it() {
 #[test]
 fn an_environment_file_goes_before_the_units_lines() {
     let unit = format!(
-        "EnvironmentFile=\n{UNIT}EnvironmentFile=/etc/a.env\nEnvironment=CONDUIT_PORT=no\n"
+        "[Service]\nEnvironmentFile=\n{UNIT}EnvironmentFile=/etc/a.env\nEnvironment=CONDUIT_PORT=no\n"
     );
     clean(&together(&[
         ("conduit.toml", Kind::Conduit, BASE),
@@ -243,12 +243,12 @@ fn a_path_that_names_none_of_the_files_is_told() {
     has(&findings, Code::ConfigPath, "conduit.service");
 }
 
-/// Scripts of the kit have variables of the same prefix.
+/// Whoever gives it to the server expects something of it; only the kit's own scripts have variables of the same prefix.
 #[test]
-fn a_variable_that_conduit_does_not_read_is_a_note_unless_it_is_near_to_one_that_it_does() {
+fn a_variable_that_conduit_does_not_read_is_a_warning_and_near_to_one_that_it_does_an_error() {
     let findings = judged(Kind::Environment, "CONDUIT_SOMETHING_ELSE=1");
     assert_eq!(findings.len(), 1, "{}", said(&findings));
-    assert_eq!(findings[0].severity, Severity::Note);
+    assert_eq!(findings[0].severity, Severity::Warning);
     assert_eq!(findings[0].effect, Effect::Ignored);
     let findings = judged(Kind::Environment, "CONDUIT_ALLOW_FEDERATON=true");
     assert_eq!(findings[0].severity, Severity::Error, "{}", said(&findings));
@@ -278,4 +278,106 @@ fn the_order_of_the_files_changes_nothing() {
     };
     assert_eq!(judge([0, 1, 2]), judge([2, 1, 0]));
     assert_eq!(judge([0, 1, 2]), judge([1, 2, 0]));
+}
+
+/// Whatever can be said of a key's value in the file is said of it in a variable too.
+#[test]
+fn an_environment_override_is_judged_as_the_same_value_in_the_file() {
+    let said_of = |findings: Vec<Diagnostic>| {
+        let mut said: Vec<_> = findings
+            .iter()
+            // The old names of the TURN settings are the only ones that a variable reaches.
+            .filter(|finding| finding.code != Code::DeprecatedKey)
+            .map(|finding| (finding.code, finding.severity, finding.effect))
+            .collect();
+        said.sort_unstable_by_key(|(code, ..)| *code);
+        // The elements of a variable's array all have one place, and are said once.
+        said.dedup();
+        said
+    };
+    let mut compared = 0;
+    for located in fleet_lint::catalogue::all() {
+        let Some(variable) = fleet_lint::catalogue::variable_of(&located.path) else {
+            continue;
+        };
+        for (toml, value) in [
+            ("true", "true"),
+            ("12", "12"),
+            ("-5", "-5"),
+            ("1.5", "1.5"),
+            ("70000", "70000"),
+            ("\"\"", ""),
+            ("\"x\"", "x"),
+            ("\"12\"", "'\"12\"'"),
+            ("\"http://a.test\"", "http://a.test"),
+            ("\"8.8.8.8\"", "8.8.8.8"),
+            ("\"rocksdb\"", "rocksdb"),
+            ("\"filesystem\"", "filesystem"),
+            ("[]", "[]"),
+            ("[\"a.test\", \"b\"]", "'[\"a.test\", b]'"),
+            ("{ length = 8, depth = 9 }", "{length=8,depth=9}"),
+            ("[{ accessed = \"30d\" }]", "[{accessed=30d}]"),
+        ] {
+            let first = located.path[0];
+            let base: String = BASE
+                .lines()
+                .filter(|line| !line.starts_with(&format!("{first} ")))
+                .map(|line| format!("{line}\n"))
+                .collect();
+            let in_file = judged(
+                Kind::Conduit,
+                &format!("{base}{} = {toml}\n", located.path.join(".")),
+            );
+            let on_top = with_variables(&base, &format!("{variable}={value}"));
+            assert_eq!(
+                said_of(in_file),
+                said_of(on_top),
+                "{variable}={value} against {} = {toml}",
+                located.path.join(".")
+            );
+            compared += 1;
+        }
+    }
+    assert!(compared > 600, "{compared}");
+}
+
+/// `--env-file` names one that no unit knows of.
+#[test]
+fn variables_that_no_unit_names_lie_on_top_of_every_start() {
+    let judge = |variables: &str| {
+        together(&[
+            ("conduit.toml", Kind::Conduit, BASE),
+            ("conduit.service", Kind::Unit, UNIT),
+            ("more", Kind::Environment, variables),
+        ])
+    };
+    has(
+        &judge("CONDUIT_ALLOW_REGISTRATION=true"),
+        Code::OpenRegistration,
+        "more",
+    );
+    has(&judge("CONDUIT_PORT=yes"), Code::WrongType, "more");
+    clean(&judge("CONDUIT_PORT=1"));
+}
+
+/// `%H` is the host's name, which only systemd knows.
+#[test]
+fn what_a_specifier_of_a_unit_comes_to_is_not_guessed() {
+    let unit = UNIT.replace(
+        "/opt/conduit/conduit.toml",
+        "%E/conduit.toml CONDUIT_SERVER_NAME=%H",
+    );
+    let lacking = BASE.replace("server_name", "#server_name");
+    let judge = |toml: &str| {
+        together(&[
+            ("conduit.toml", Kind::Conduit, toml),
+            ("conduit.service", Kind::Unit, &unit),
+        ])
+    };
+    clean(&judge(&lacking));
+    has(
+        &judge(&format!("{lacking}port = true\n")),
+        Code::WrongType,
+        "conduit.toml",
+    );
 }
