@@ -653,7 +653,12 @@ async fn bundle(directory: &Path, server: &Server) -> Result<Exit> {
         );
     }
     std::fs::create_dir_all(directory).or_environment(what)?;
-    for name in ["conduit", "fleet-bootstrap", "fleet-preflight", "SHA256SUMS"] {
+    for name in [
+        "conduit",
+        "fleet-bootstrap",
+        "fleet-preflight",
+        "SHA256SUMS",
+    ] {
         std::fs::copy(made.join(name), directory.join(name)).or_environment(what)?;
     }
     ui::show(format!("{}: {}\n", directory.display(), conduit.describe()))?;
@@ -708,7 +713,9 @@ async fn preflight(arguments: &[String]) -> Result<Exit> {
         .or_environment(|| "run `fleet-preflight`".to_owned())?;
     match status.code() {
         Some(code) => std::process::exit(code),
-        None => Err(Failure::harness(format!("`fleet-preflight` ended: {status}"))),
+        None => Err(Failure::harness(format!(
+            "`fleet-preflight` ended: {status}"
+        ))),
     }
 }
 

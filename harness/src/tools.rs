@@ -53,7 +53,11 @@ async fn build() -> Result<Tools> {
             &triple,
         ])
         // Not RUSTFLAGS: with `--target` this reaches the programs but not the build scripts.
-        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
+        // Stripped, for the installer copies and digests them, and half of each would be symbols.
+        .env(
+            "CARGO_ENCODED_RUSTFLAGS",
+            "-Ctarget-feature=+crt-static\x1f-Cstrip=symbols",
+        )
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

@@ -520,7 +520,12 @@ impl Walk<'_> {
             };
             match self.web.get(&request) {
                 Ok(page) => return Ok(page),
-                Err(error @ (NoPage::Refused(_) | NoPage::Timeout(_) | NoPage::NoRoute(_))) => {
+                Err(
+                    error @ (NoPage::Refused(_)
+                    | NoPage::Timeout(_)
+                    | NoPage::Down(_)
+                    | NoPage::NoRoute(_)),
+                ) => {
                     failure = error;
                 }
                 Err(error) => return Err(broken(error.to_string())),

@@ -79,7 +79,9 @@ pub enum NoPage {
     Refused(SocketAddr),
     /// Nothing came back in time: a firewall drops, or the host is down.
     Timeout(SocketAddr),
-    /// This machine has no way there: no IPv6, no network.
+    /// The last router, or this machine on its own link, says that the host is not there.
+    Down(SocketAddr),
+    /// This machine has no way there: no IPv6, no network. Nothing is known about the host.
     NoRoute(SocketAddr),
     /// The connection stands, TLS does not.
     Tls(String),
@@ -95,6 +97,7 @@ impl fmt::Display for NoPage {
             Self::Forbidden(why) => f.write_str(why),
             Self::Refused(address) => write!(f, "nobody listens on {address}"),
             Self::Timeout(address) => write!(f, "{address} did not answer in time"),
+            Self::Down(address) => write!(f, "no host has the address of {address}"),
             Self::NoRoute(address) => write!(f, "this machine has no route to {address}"),
             Self::Tls(error) => write!(f, "TLS failed: {error}"),
             Self::Http(error) => write!(f, "no HTTP answer: {error}"),
@@ -175,9 +178,8 @@ impl Https {
         TcpStream::connect_timeout(&address, PATIENCE).map_err(|error| match error.kind() {
             ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => NoPage::Refused(address),
             ErrorKind::TimedOut | ErrorKind::WouldBlock => NoPage::Timeout(address),
-            ErrorKind::NetworkUnreachable
-            | ErrorKind::HostUnreachable
-            | ErrorKind::AddrNotAvailable => NoPage::NoRoute(address),
+            ErrorKind::HostUnreachable => NoPage::Down(address),
+            ErrorKind::NetworkUnreachable | ErrorKind::AddrNotAvailable => NoPage::NoRoute(address),
             _ => NoPage::Http(format!("{address}: {error}")),
         })
     }
