@@ -8,7 +8,7 @@ use harness::host::{BUNDLE, Host, Needs};
 use harness::scenario::{Outcome, Stage, scenario};
 use harness::{Blame, OrBlame, Result, authority, tools};
 use ring::signature::{Ed25519KeyPair, KeyPair};
-use scenarios::{ABROAD, any_site, must};
+use scenarios::{ABROAD, must};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -135,11 +135,7 @@ const NONE: Red = Red {
 async fn turn_red(stage: &Stage, host: &Host, arguments: &str, rows: &[Red]) -> Result<()> {
     let zone = authority::zone_for(&host.server_name, &host.address)?;
     let green = preflight(host, "", arguments).await?;
-    must(
-        green.turned().is_empty() && green.exit == 0,
-        "be green before anything is broken",
-        green.report.to_string(),
-    )?;
+    judge(&green, "nothing is broken yet", &[], "")?;
     let mut published = zone.clone();
     for row in rows {
         let wanted = (row.zone)(&zone);
@@ -155,41 +151,42 @@ async fn turn_red(stage: &Stage, host: &Host, arguments: &str, rows: &[Red]) -> 
         if !row.heal.is_empty() {
             host.shell(row.heal).await?;
         }
-        let expected: Turned = row
-            .turns
-            .iter()
-            .map(|&(name, verdict)| (name.to_owned(), verdict.to_owned()))
-            .collect();
-        must(
-            seen.turned() == expected,
-            &format!("{}: turn exactly {expected:?}", row.what),
-            format!("{:?}\n{}", seen.turned(), seen.report),
-        )?;
-        let first = row.turns.first().map_or("", |&(name, _)| name);
-        must(
-            seen.says(first).contains(row.says),
-            &format!("{}: say `{}`", row.what, row.says),
-            seen.says(first),
-        )?;
-        let worst = if expected.values().any(|verdict| verdict == "failed") {
-            2
-        } else if expected.values().any(|verdict| verdict == "unknown") {
-            3
-        } else {
-            1
-        };
-        must(
-            seen.exit == worst,
-            &format!("{}: exit with {worst}", row.what),
-            seen.exit.to_string(),
-        )?;
+        judge(&seen, row.what, row.turns, row.says)?;
     }
     publish(stage, host, &zone).await?;
     let green = preflight(host, "", arguments).await?;
+    judge(&green, "all is healed", &[], "")
+}
+
+/// The checks that are not `ok` are these and no others, the first of them says this, and the exit code follows.
+fn judge(seen: &Seen, what: &str, turns: &[(&str, &str)], says: &str) -> Result<()> {
+    let expected: Turned = turns
+        .iter()
+        .map(|&(name, verdict)| (name.to_owned(), verdict.to_owned()))
+        .collect();
     must(
-        green.turned().is_empty(),
-        "be green again when all is healed",
-        green.report.to_string(),
+        seen.turned() == expected,
+        &format!("{what}: turn exactly {expected:?}"),
+        format!("{:?}\n{}", seen.turned(), seen.report),
+    )?;
+    let first = turns.first().map_or("", |&(name, _)| name);
+    must(
+        seen.says(first).contains(says),
+        &format!("{what}: say `{says}`"),
+        seen.says(first),
+    )?;
+    let any = |verdict: &str| expected.values().any(|one| one == verdict);
+    let exit = if any("failed") {
+        2
+    } else if any("unknown") {
+        3
+    } else {
+        i64::from(any("warning"))
+    };
+    must(
+        seen.exit == exit,
+        &format!("{what}: exit with {exit}"),
+        seen.exit.to_string(),
     )
 }
 
@@ -646,20 +643,9 @@ const RESOLVER: &[Red] = &[
     },
 ];
 
-/// What a homeserver shows of itself, each part of it wrong once: on a site that we play, so that each answer can be
-/// what Caddy and Conduit would not serve.
+/// Starts a server with knobs; see `preflight/serve.py`.
 async fn serve(stage: &Stage, host: &Host, port: u16, name: &str, routes: Value) -> Result<()> {
-    let (certificate, key) = stage.world.root().issue(
-        &[name],
-        SystemTime::now() - DAY,
-        SystemTime::now() + 90 * DAY,
-    )?;
-    knobs(
-        host,
-        port,
-        &json!({"cert": certificate, "key": key, "routes": routes}),
-    )
-    .await?;
+    knobs(host, port, &served(stage, name, routes)?).await?;
     host.write(
         "/run/lab/serve.py",
         "644",
@@ -667,13 +653,14 @@ async fn serve(stage: &Stage, host: &Host, port: u16, name: &str, routes: Value)
     )
     .await?;
     host.shell(&format!(
-        "systemd-run --quiet --unit=serve-{port} python3 /run/lab/serve.py {port}; \
-         n=0; until ss -Hltn sport = :{port} | grep -q .; do n=$((n+1)); [ $n -lt 250 ] || exit 1; sleep 0.02; done"
+        "systemd-run --quiet --unit=serve-{port} python3 /run/lab/serve.py {port}; n=0; \
+         until ss -Hltn sport = :{port} | grep -q .; do n=$((n+1)); [ $n -lt 500 ] || exit 1; sleep 0.02; done"
     ))
     .await
     .map(|_| ())
 }
 
+/// Sets the knobs of the server on this port, from its next connection on.
 async fn knobs(host: &Host, port: u16, knobs: &Value) -> Result<()> {
     host.write(
         &format!("/run/lab/{port}.json"),
@@ -684,3 +671,295 @@ async fn knobs(host: &Host, port: u16, knobs: &Value) -> Result<()> {
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
+
+/// Knobs of a server that has a sound certificate for this name.
+fn served(stage: &Stage, name: &str, routes: Value) -> Result<Value> {
+    let now = SystemTime::now();
+    let (certificate, key) = stage
+        .world
+        .root()
+        .issue(&[name], now - DAY, now + 90 * DAY)?;
+    Ok(json!({"cert": certificate, "key": key, "routes": routes}))
+}
+
+/// A homeserver's identity, made for one scenario.
+struct Identity(Ed25519KeyPair);
+
+impl Identity {
+    fn make() -> Result<Self> {
+        let random = ring::rand::SystemRandom::new();
+        Ed25519KeyPair::generate_pkcs8(&random)
+            .and_then(|document| {
+                Ed25519KeyPair::from_pkcs8(document.as_ref()).map_err(|_| ring::error::Unspecified)
+            })
+            .map(Self)
+            .or_harness(|| "make a signing key".to_owned())
+    }
+
+    fn public(&self) -> String {
+        STANDARD_NO_PAD.encode(self.0.public_key().as_ref())
+    }
+
+    /// The key document of a server name, signed as it stands.
+    fn document(&self, server_name: &str, valid_for: i64) -> Value {
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_millis();
+        let until = i64::try_from(now).unwrap_or_default() + valid_for * 1000;
+        self.sign(
+            server_name,
+            json!({
+                "server_name": server_name, "valid_until_ts": until,
+                "verify_keys": {"ed25519:lab": {"key": self.public()}},
+                "old_verify_keys": {},
+            }),
+        )
+    }
+
+    fn sign(&self, server_name: &str, mut document: Value) -> Value {
+        let signature = document
+            .as_object()
+            .and_then(|object| keys::signed_part(object).ok())
+            .map(|signed| STANDARD_NO_PAD.encode(self.0.sign(signed.as_bytes()).as_ref()));
+        document["signatures"] = json!({server_name: {"ed25519:lab": signature}});
+        document
+    }
+}
+
+const KEYS: &str = "/_matrix/key/v2/server";
+const VERSION: &str = "/_matrix/federation/v1/version";
+const DELEGATION: &str = "/.well-known/matrix/server";
+
+/// What a homeserver answers.
+fn answers(keys: &Value) -> Value {
+    json!({
+        KEYS: [200, {}, keys.to_string()],
+        VERSION: [200, {}, json!({"server": {"name": "lab", "version": "1"}}).to_string()],
+    })
+}
+
+fn delegation(to: &str) -> Value {
+    let cached = json!({"Cache-Control": "max-age=3600"});
+    json!({DELEGATION: [200, cached, json!({"m.server": to}).to_string()]})
+}
+
+/// Every step of discovery leads where the specification says: the server there answers only to the Host header of
+/// that step, has a certificate for the name of that step and for no other, and signs as the server name. Then the same
+/// server has a certificate for another name, and that is seen.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_federation_self_test_takes_every_step_of_server_discovery() -> Outcome {
+    scenario(async |stage| {
+        let host = bare(stage, None).await?;
+        host.shell("systemctl stop caddy").await?;
+        let zone = authority::zone_for(&host.server_name, &host.address)?;
+        let identity = Identity::make()?;
+        for port in [443, 8448, 9448] {
+            serve(stage, &host, port, "nobody.test", json!({})).await?;
+        }
+        let address = host.address.clone();
+        let fed = format!("fed IN A {address}\n");
+        let literal = format!("{address}:9448");
+        let srv = |name: &str| format!("{name} IN SRV 10 0 9448 matrix\n");
+        // Step, server name, delegation, further records, port, Host header, name of the certificate.
+        let steps = [
+            ("1", address.clone(), None, String::new(), 8448, address.clone(), address.clone()),
+            ("1", literal.clone(), None, String::new(), 9448, literal.clone(), address.clone()),
+            ("2", "vale.test:9448".into(), None, String::new(), 9448, "vale.test:9448".into(), "vale.test".into()),
+            ("3.1", ABROAD.into(), Some(literal.clone()), String::new(), 9448, literal.clone(), address.clone()),
+            ("3.2", ABROAD.into(), Some("matrix.vale.test:9448".into()), String::new(), 9448, "matrix.vale.test:9448".into(), "matrix.vale.test".into()),
+            ("3.3", ABROAD.into(), Some("fed.vale.test".into()), srv("_matrix-fed._tcp.fed"), 9448, "fed.vale.test".into(), "fed.vale.test".into()),
+            ("3.4", ABROAD.into(), Some("fed.vale.test".into()), srv("_matrix._tcp.fed"), 9448, "fed.vale.test".into(), "fed.vale.test".into()),
+            ("3.5", ABROAD.into(), Some("fed.vale.test".into()), fed, 8448, "fed.vale.test".into(), "fed.vale.test".into()),
+            ("4", ABROAD.into(), None, srv("_matrix-fed._tcp"), 9448, ABROAD.into(), ABROAD.into()),
+            ("5", ABROAD.into(), None, srv("_matrix._tcp"), 9448, ABROAD.into(), ABROAD.into()),
+            ("6", ABROAD.into(), None, String::new(), 8448, ABROAD.into(), ABROAD.to_owned()),
+        ];
+        for (step, server_name, delegated, records, port, header, certificate) in steps {
+            let server_name: String = server_name;
+            let delegated: Option<String> = delegated;
+            let what = format!("step {step} for `{server_name}`");
+            publish(stage, &host, &format!("{zone}{records}")).await?;
+            let apex = delegated.as_deref().map_or_else(|| json!({}), delegation);
+            knobs(&host, 443, &served(stage, ABROAD, apex)?).await?;
+            // The other port is somebody else's.
+            for other in [8448, 9448] {
+                knobs(&host, other, &served(stage, "nobody.test", json!({}))?).await?;
+            }
+            let mut sound = served(stage, &certificate, answers(&identity.document(&server_name, 86_400)))?;
+            sound["host"] = json!(header);
+            knobs(&host, port, &sound).await?;
+            let arguments = format!("--server-name {server_name}");
+            let seen = preflight(&host, "", &arguments).await?;
+            let expected = format!(
+                "{step} connect to {address}:{port}, certificate for `{certificate}`, Host `{header}`"
+            );
+            must(
+                seen.steps().last() == Some(&expected),
+                &format!("{what}: end with `{expected}`"),
+                seen.steps().join("\n"),
+            )?;
+            for check in ["addresses", "certificate", "keys", "keys-validity", "version"] {
+                must(
+                    seen.says(check).contains("\"ok\""),
+                    &format!("{what}: find `{check}` sound"),
+                    seen.report.to_string(),
+                )?;
+            }
+            let mut foreign = served(stage, "other.test", sound["routes"].clone())?;
+            foreign["host"] = sound["host"].clone();
+            knobs(&host, port, &foreign).await?;
+            let seen = preflight(&host, "", &arguments).await?;
+            must(
+                seen.says("certificate").contains("for `other.test`")
+                    && seen.says("certificate").contains("\"failed\""),
+                &format!("{what}: refuse a certificate for another name"),
+                seen.report.to_string(),
+            )?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// What a homeserver and its apex show of themselves, each part of it wrong once, on a site that we play: each answer
+/// can then be what Caddy and Conduit would not give.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_mistake_in_what_a_site_serves_turns_exactly_its_check() -> Outcome {
+    scenario(async |stage| {
+        let host = bare(stage, None).await?;
+        host.shell("systemctl stop caddy").await?;
+        let zone = authority::zone_for(&host.server_name, &host.address)?;
+        let (identity, another) = (Identity::make()?, Identity::make()?);
+        let to = "matrix.vale.test:9448";
+        let document = identity.document(ABROAD, 86_400);
+        let apex = served(stage, ABROAD, delegation(to))?;
+        let sound = served(stage, "matrix.vale.test", answers(&document))?;
+        serve(stage, &host, 443, ABROAD, json!({})).await?;
+        serve(stage, &host, 9448, "matrix.vale.test", json!({})).await?;
+        serve(stage, &host, 8448, ABROAD, json!({})).await?;
+
+        let now = SystemTime::now();
+        let certified = |knobs: &Value, name: &str, from: SystemTime, until: SystemTime| -> Result<Value> {
+            let (certificate, key) = stage.world.root().issue(&[name], from, until)?;
+            let mut knobs = knobs.clone();
+            knobs["cert"] = json!(certificate);
+            knobs["key"] = json!(key);
+            Ok(knobs)
+        };
+        let untrusted = |knobs: &Value, name: &str| -> Result<Value> {
+            let (certificate, key) = authority::Root::generate("another")?.issue(&[name], now - DAY, now + 90 * DAY)?;
+            let mut knobs = knobs.clone();
+            knobs["cert"] = json!(certificate);
+            knobs["key"] = json!(key);
+            Ok(knobs)
+        };
+        let routed = |path: &str, answer: Value| {
+            let mut knobs = sound.clone();
+            knobs["routes"][path] = answer;
+            knobs
+        };
+        let keyed = |document: &Value| routed(KEYS, json!([200, {}, document.to_string()]));
+        let delegated = |answer: Value| {
+            let mut knobs = apex.clone();
+            knobs["routes"][DELEGATION] = answer;
+            knobs
+        };
+        let changed = |key: &str, value: Value| {
+            let mut document = document.clone();
+            document[key] = value;
+            document
+        };
+        // The delegation does not count any more: others come to the apex at 8448, where nothing is.
+        let astray = &[
+            ("well-known", "failed"), ("keys", "failed"), ("keys-validity", "unknown"), ("version", "failed"),
+        ][..];
+        let lost = [&[("certificate-well-known", "failed")][..], astray].concat();
+        let fair = json!({"Cache-Control": "max-age=3600"});
+        let body = json!({"m.server": to}).to_string();
+        let rows: Vec<(&str, Value, Value, Vec<(&str, &str)>, &str)> = vec![
+            ("an expired certificate", apex.clone(), certified(&sound, "matrix.vale.test", now - 9 * DAY, now - 2 * DAY)?,
+             vec![("certificate", "failed")], "expired 48 h ago"),
+            ("a certificate that is not valid yet", apex.clone(), certified(&sound, "matrix.vale.test", now + DAY, now + 9 * DAY)?,
+             vec![("certificate", "failed")], "not valid yet"),
+            ("a certificate that ends soon", apex.clone(), certified(&sound, "matrix.vale.test", now - 80 * DAY, now + 10 * DAY)?,
+             vec![("certificate", "warning")], "renews"),
+            ("a certificate that ends tomorrow", apex.clone(), certified(&sound, "matrix.vale.test", now - 80 * DAY, now + DAY)?,
+             vec![("certificate", "failed")], "renews"),
+            ("a certificate for the server name", apex.clone(), certified(&sound, ABROAD, now - DAY, now + 90 * DAY)?,
+             vec![("certificate", "failed")], "for `vale.test`"),
+            ("a certificate of nobody that is trusted", apex.clone(), untrusted(&sound, "matrix.vale.test")?,
+             vec![("certificate", "failed")], "nobody that is trusted"),
+            ("an apex whose certificate ends soon", certified(&apex, ABROAD, now - 80 * DAY, now + 10 * DAY)?, sound.clone(),
+             vec![("certificate-well-known", "warning")], "renews"),
+            ("an apex with an expired certificate", certified(&apex, ABROAD, now - 9 * DAY, now - 2 * DAY)?, sound.clone(),
+             lost, "expired"),
+            ("a delegation that is no JSON", delegated(json!([200, fair, "<html>"])), sound.clone(), astray.to_vec(), "no JSON"),
+            ("a delegation that is too large", delegated(json!([200, fair, format!("{body}{}", " ".repeat(60_000))])), sound.clone(),
+             astray.to_vec(), "larger than"),
+            ("a delegation that goes round in a circle", delegated(json!([302, {"Location": DELEGATION}, ""])), sound.clone(),
+             astray.to_vec(), "circle"),
+            ("a delegation that fails", delegated(json!([500, {}, ""])), sound.clone(), astray.to_vec(), "status 500"),
+            ("no delegation", delegated(json!([404, {}, ""])), sound.clone(),
+             vec![("well-known", "warning"), ("keys", "failed"), ("keys-validity", "unknown"), ("version", "failed")], "404"),
+            ("a delegation of another type", delegated(json!([200, {"Content-Type": "text/plain", "Cache-Control": "max-age=3600"}, body])),
+             sound.clone(), vec![("well-known", "warning")], "text/plain"),
+            ("a delegation that is not kept", delegated(json!([200, {"Cache-Control": "no-store"}, body])), sound.clone(),
+             vec![("well-known", "warning")], "max-age"),
+            ("a delegation to a name that does not exist", delegated(json!([200, fair, json!({"m.server": "gone.vale.test:443"}).to_string()])),
+             sound.clone(),
+             vec![("discovery", "failed"), ("addresses", "unknown"), ("certificate", "unknown"), ("keys", "unknown"),
+                  ("keys-validity", "unknown"), ("version", "unknown")], "gone.vale.test"),
+            ("a delegation to a port where nobody listens", delegated(json!([200, fair, json!({"m.server": "matrix.vale.test:9449"}).to_string()])),
+             sound.clone(),
+             vec![("addresses", "failed"), ("certificate", "unknown"), ("keys", "unknown"), ("keys-validity", "unknown"),
+                  ("version", "unknown")], "nobody listens"),
+            ("a signature by another key", apex.clone(), keyed(&{
+                let mut forged = document.clone();
+                forged["signatures"] = another.sign(ABROAD, document.clone())["signatures"].clone();
+                forged
+            }), vec![("keys", "failed")], "signature by `ed25519:lab` is wrong"),
+            ("a key that did not sign", apex.clone(), keyed(&changed("verify_keys", json!({"ed25519:lab": {"key": another.public()}}))),
+             vec![("keys", "failed")], "is wrong"),
+            ("no signature", apex.clone(), keyed(&changed("signatures", json!({}))), vec![("keys", "failed")], "did not sign"),
+            ("the keys of another server", apex.clone(), keyed(&identity.document("other.test", 86_400)),
+             vec![("keys", "failed")], "those of `other.test`"),
+            ("a retired key that never ended", apex.clone(), keyed(&identity.sign(ABROAD, changed("old_verify_keys",
+                json!({"ed25519:old": {"key": another.public()}})))), vec![("keys", "failed")], "expired_ts"),
+            ("keys that have ended", apex.clone(), keyed(&identity.document(ABROAD, -3600)),
+             vec![("keys-validity", "failed")], "ended 60 min ago"),
+            ("keys that never end", apex.clone(), keyed(&identity.document(ABROAD, 30 * 86_400)),
+             vec![("keys-validity", "warning")], "7 days"),
+            ("federation switched off", apex.clone(), routed(KEYS, json!([500, {}, "{}"])),
+             vec![("keys", "failed"), ("keys-validity", "unknown")], "status 500"),
+            ("no version", apex.clone(), routed(VERSION, json!([200, {}, "{}"])), vec![("version", "failed")], "without `server`"),
+            ("a version that fails", apex.clone(), routed(VERSION, json!([502, {}, ""])), vec![("version", "failed")], "status 502"),
+        ];
+        let arguments = "--server-name vale.test";
+        for (what, apex_then, sound_then, turns, says) in rows {
+            knobs(&host, 443, &apex_then).await?;
+            knobs(&host, 9448, &sound_then).await?;
+            judge(&preflight(&host, "", arguments).await?, what, &turns, says)?;
+        }
+        knobs(&host, 443, &apex).await?;
+        knobs(&host, 9448, &sound).await?;
+        judge(&preflight(&host, "", arguments).await?, "all is healed", &[], "")?;
+
+        // Further addresses, and a service record: the zone is what is wrong.
+        let authority = stage.world.authority().await?.address.clone();
+        let dead = authority.rsplit_once('.').map(|(net, _)| format!("{net}.213")).unwrap_or_default();
+        for (what, records, turns, says) in [
+            ("a second address where no host is", format!("matrix IN A {dead}\n"), vec![("addresses", "failed")], dead.as_str()),
+            ("a second address where nobody listens", format!("matrix IN A {authority}\n"), vec![("addresses", "failed")], "nobody listens"),
+            ("an IPv6 address, from where there is no IPv6", "matrix IN AAAA 2001:db8::1\n".to_owned(), vec![("addresses", "unknown")], "no route"),
+            ("an SRV record to a port where nobody listens", "_matrix-fed._tcp IN SRV 10 0 9449 matrix\n".to_owned(), vec![("srv", "failed")], "nobody listens"),
+            ("an SRV record to a server without a certificate for the name", "_matrix-fed._tcp IN SRV 10 0 9448 matrix\n".to_owned(), vec![("srv", "failed")], "a certificate for `vale.test`"),
+            ("an SRV record to a server with it", "_matrix-fed._tcp IN SRV 10 0 8448 matrix\n".to_owned(), vec![], ""),
+        ] {
+            publish(stage, &host, &format!("{zone}{records}")).await?;
+            judge(&preflight(&host, "", arguments).await?, what, &turns, says)?;
+        }
+        Ok(())
+    })
+    .await
+}
