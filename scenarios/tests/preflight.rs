@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use fleet_preflight::keys;
 use harness::host::{BUNDLE, Host, Needs};
 use harness::scenario::{Outcome, Stage, scenario};
-use harness::{Blame, OrBlame, Result, authority, tools};
+use harness::{Blame, Failure, OrBlame, Result, authority, tools};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use scenarios::{ABROAD, must};
 use serde_json::{Value, json};
@@ -223,7 +223,7 @@ macro_rules! held {
             ),
             heal: "systemctl stop intruder; systemctl start caddy",
             turns: &[($check, $verdict)],
-            says: "intruder",
+            says: "python3",
             ..NONE
         }
     };
@@ -295,11 +295,12 @@ const MACHINE: &[Red] = &[
         says: "hapless",
         ..NONE
     },
+    // Not below /run: nothing there may be executed.
     Red {
         what: "an old systemd",
-        break_it: "mkdir /run/old; printf '#!/bin/sh\\necho \"systemd 247 (247.3)\"\\n' >/run/old/systemctl; chmod +x /run/old/systemctl",
-        heal: "rm -r /run/old",
-        before: "PATH=/run/old:$PATH",
+        break_it: "mkdir /root/old; printf '#!/bin/sh\\necho \"systemd 247 (247.3)\"\\n' >/root/old/systemctl; chmod +x /root/old/systemctl",
+        heal: "rm -r /root/old",
+        before: "PATH=/root/old:$PATH",
         arguments: "--acme-directory https://acme.lab.test/acme/lab/directory",
         turns: &[("systemd", "failed")],
         says: "systemd 247",
@@ -307,9 +308,9 @@ const MACHINE: &[Red] = &[
     },
     Red {
         what: "an old Caddy",
-        break_it: "mkdir /run/old; printf '#!/bin/sh\\necho v2.5.2\\n' >/run/old/caddy; chmod +x /run/old/caddy",
-        heal: "rm -r /run/old",
-        before: "PATH=/run/old:$PATH",
+        break_it: "mkdir /root/old; printf '#!/bin/sh\\necho v2.5.2\\n' >/root/old/caddy; chmod +x /root/old/caddy",
+        heal: "rm -r /root/old",
+        before: "PATH=/root/old:$PATH",
         turns: &[("caddy", "failed")],
         says: "2.5.2",
         ..NONE
@@ -323,9 +324,9 @@ const MACHINE: &[Red] = &[
     },
     Red {
         what: "an old SQLite as the database",
-        break_it: "mkdir /run/old; printf '#!/bin/sh\\necho \"3.29.0 2019-07-10\"\\n' >/run/old/sqlite3; chmod +x /run/old/sqlite3",
-        heal: "rm -r /run/old /opt/conduit",
-        before: "PATH=/run/old:$PATH",
+        break_it: "mkdir /root/old; printf '#!/bin/sh\\necho \"3.29.0 2019-07-10\"\\n' >/root/old/sqlite3; chmod +x /root/old/sqlite3",
+        heal: "rm -r /root/old /opt/conduit",
+        before: "PATH=/root/old:$PATH",
         turns: &[("sqlite", "failed")],
         says: "3.29.0",
         ..NONE
@@ -693,7 +694,7 @@ impl Identity {
                 Ed25519KeyPair::from_pkcs8(document.as_ref()).map_err(|_| ring::error::Unspecified)
             })
             .map(Self)
-            .or_harness(|| "make a signing key".to_owned())
+            .map_err(|error| Failure::harness("make a signing key").because(error))
     }
 
     fn public(&self) -> String {
@@ -879,7 +880,7 @@ async fn each_mistake_in_what_a_site_serves_turns_exactly_its_check() -> Outcome
         let body = json!({"m.server": to}).to_string();
         let rows: Vec<(&str, Value, Value, Vec<(&str, &str)>, &str)> = vec![
             ("an expired certificate", apex.clone(), certified(&sound, "matrix.vale.test", now - 9 * DAY, now - 2 * DAY)?,
-             vec![("certificate", "failed")], "expired 48 h ago"),
+             vec![("certificate", "failed")], "expired 2 days ago"),
             ("a certificate that is not valid yet", apex.clone(), certified(&sound, "matrix.vale.test", now + DAY, now + 9 * DAY)?,
              vec![("certificate", "failed")], "not valid yet"),
             ("a certificate that ends soon", apex.clone(), certified(&sound, "matrix.vale.test", now - 80 * DAY, now + 10 * DAY)?,

@@ -19,27 +19,14 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Decides once for a run.
-    ///
-    /// # Errors
-    /// Consent that was given on another machine than the production host does not count: the reason why not.
-    pub fn new(
-        consent: bool,
-        this_is_the_host: bool,
-        resolvers: &[SocketAddr],
-    ) -> Result<Self, String> {
-        if consent && !this_is_the_host {
-            return Err(format!(
-                "`--i-am-the-operator` counts on the production host alone: no site `{PRODUCTION_NAME}` is installed \
-                 here, and {PRODUCTION_ADDRESS} is no address of this machine"
-            ));
-        }
+    /// Decides once for a run. Consent must come from the production host itself, see [`is_production_host`].
+    pub fn new(consent: bool, resolvers: &[SocketAddr]) -> Self {
         let in_the_lab =
             !resolvers.is_empty() && resolvers.iter().all(|resolver| is_lab(resolver.ip()));
-        Ok(Self {
+        Self {
             name: consent || in_the_lab,
             address: consent,
-        })
+        }
     }
 
     /// May this name be asked for?
@@ -81,6 +68,11 @@ pub fn is_lab(address: IpAddr) -> bool {
     matches!(address.to_canonical(), IpAddr::V4(v4) if v4.octets()[0] == 198 && (v4.octets()[1] & 0xfe) == 18)
 }
 
+/// Whether this machine is the production host: its site is installed here, or its address is this machine's.
+pub fn is_production_host(installed: Option<&str>) -> bool {
+    installed == Some(PRODUCTION_NAME) || is_own(PRODUCTION_ADDRESS)
+}
+
 /// Whether this machine has the address: the kernel lets nobody bind to another's.
 pub fn is_own(address: IpAddr) -> bool {
     UdpSocket::bind((address, 0)).is_ok()
@@ -99,7 +91,7 @@ mod tests {
 
     #[test]
     fn production_is_refused_by_name_and_by_address_where_nobody_consents() {
-        let guard = Guard::new(false, false, &at(STUB)).expect("no consent is fine");
+        let guard = Guard::new(false, &at(STUB));
         for name in [
             "timmy.foundation",
             "matrix.timmy.foundation",
@@ -122,26 +114,28 @@ mod tests {
 
     #[test]
     fn the_lab_frees_the_name_but_not_the_address() {
-        let guard = Guard::new(false, false, &at(LAB)).expect("no consent is fine");
+        let guard = Guard::new(false, &at(LAB));
         assert!(guard.allows_name("matrix.timmy.foundation").is_ok());
         assert!(guard.allows_address(PRODUCTION_ADDRESS).is_err());
         let mut both = at(LAB);
         both.extend(at(STUB));
-        let guard = Guard::new(false, false, &both).expect("no consent is fine");
+        let guard = Guard::new(false, &both);
         assert!(guard.allows_name("timmy.foundation").is_err());
         assert!(
-            Guard::new(false, false, &[])
-                .expect("fine")
+            Guard::new(false, &[])
                 .allows_name("timmy.foundation")
                 .is_err()
         );
     }
 
     #[test]
-    fn consent_counts_on_the_host_alone() {
-        assert!(Guard::new(true, false, &at(STUB)).is_err());
-        let guard = Guard::new(true, true, &at(STUB)).expect("it is the host");
+    fn consent_frees_both_and_this_machine_is_not_the_production_host() {
+        let guard = Guard::new(true, &at(STUB));
         assert!(guard.allows_name("timmy.foundation").is_ok());
         assert!(guard.allows_address(PRODUCTION_ADDRESS).is_ok());
+        assert!(!is_production_host(None));
+        assert!(!is_production_host(Some("vale.test")));
+        assert!(is_production_host(Some("timmy.foundation")));
+        assert!(is_own(std::net::Ipv4Addr::LOCALHOST.into()));
     }
 }

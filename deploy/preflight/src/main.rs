@@ -3,7 +3,7 @@
 use clap::Parser;
 use fleet_preflight::discovery::{Host, ServerName};
 use fleet_preflight::dns::{Resolver, read_resolv_conf};
-use fleet_preflight::guard::{Guard, PRODUCTION_ADDRESS, PRODUCTION_NAME, is_own};
+use fleet_preflight::guard::{Guard, PRODUCTION_ADDRESS, PRODUCTION_NAME, is_production_host};
 use fleet_preflight::web::Https;
 use fleet_preflight::{Context, Settings, machine, outside, run};
 use std::io::Write;
@@ -55,7 +55,7 @@ struct Cli {
     /// What has not ended after so many seconds is unknown
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     time_limit: u64,
-    /// Production may be asked about and contacted; counts on the production host alone
+    /// Production may be asked about and contacted; heeded on the production host alone
     #[arg(long)]
     i_am_the_operator: bool,
     /// The tree of the kit
@@ -150,13 +150,14 @@ fn look(cli: Cli) -> Result<u8, Refusal> {
     } else {
         cli.resolver
     };
-    let is_the_host = installed.as_deref() == Some(PRODUCTION_NAME) || is_own(PRODUCTION_ADDRESS);
-    let guard = Guard::new(cli.i_am_the_operator, is_the_host, &resolvers).map_err(|message| {
-        (
-            message,
-            "run it on that host, or look at another server with `--server-name`".to_owned(),
-        )
-    })?;
+    let is_the_host = is_production_host(installed.as_deref());
+    if cli.i_am_the_operator && !is_the_host {
+        eprintln!(
+            "note: `--i-am-the-operator` is not heeded: no site `{PRODUCTION_NAME}` is installed here, and \
+             {PRODUCTION_ADDRESS} is no address of this machine"
+        );
+    }
+    let guard = Guard::new(cli.i_am_the_operator && is_the_host, &resolvers);
     let allowed = match &server_name.host {
         Host::Name(name) => guard.allows_name(name),
         Host::Address(address) => guard.allows_address(*address),

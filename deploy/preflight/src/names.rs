@@ -69,12 +69,23 @@ pub fn resolver(context: &Context) -> Option<Finding> {
     let several = servers.len() > 1;
     let expected = "an answer to our question, in time";
     let findings = servers.into_iter().map(|server| {
-        let began = Instant::now();
-        let probe =
-            context
-                .resolver
-                .ask_server(server, &unheard_of(domain), Kind::A, Transport::Datagram);
-        let took = began.elapsed();
+        let probe = || {
+            let began = Instant::now();
+            let name = unheard_of(domain);
+            let resolver = &context.resolver;
+            let probe = resolver.ask_server(server, &name, Kind::A, Transport::Datagram);
+            (probe, began.elapsed())
+        };
+        let (probe, took) = {
+            let first = probe();
+            // A busy moment, of this machine or another, is not a slow name server.
+            if first.1 > SLOW && first.0.as_ref().is_err_and(NoAnswer::is_absence) {
+                let second = probe();
+                if second.1 < first.1 { second } else { first }
+            } else {
+                first
+            }
+        };
         let strays = |answer: &Result<Answer, NoAnswer>| {
             answer.as_ref().map_or(0, |answer| answer.strays)
         };
