@@ -8,7 +8,7 @@ use harness::host::{BUNDLE, Host, Needs};
 use harness::scenario::{Outcome, Stage, scenario};
 use harness::{Blame, Failure, OrBlame, Result, authority, tools};
 use ring::signature::{Ed25519KeyPair, KeyPair};
-use scenarios::{ABROAD, must};
+use scenarios::{ABROAD, HOME, must};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -221,7 +221,7 @@ macro_rules! held {
                 "s=socket.create_server((\"0.0.0.0\",", $port, ")); time.sleep(600)'; ",
                 "n=0; until ss -Hltn sport = :", $port, " | grep -q .; do n=$((n+1)); [ $n -lt 250 ] || exit 1; sleep 0.02; done"
             ),
-            heal: "systemctl stop intruder; systemctl start caddy",
+            heal: "systemctl stop intruder; systemctl reset-failed caddy; systemctl start caddy",
             turns: &[($check, $verdict)],
             says: "python3",
             ..NONE
@@ -644,6 +644,157 @@ const RESOLVER: &[Red] = &[
     },
 ];
 
+/// A site that followed `install.md` passes all of it, by the program that the installer put there and as `preflight.md`
+/// has it, before the installation and after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_installed_site_passes_every_check() -> Outcome {
+    scenario(async |stage| {
+        let conduit = stage.conduit().await?;
+        let bundle = tools::bundle(&conduit).await?;
+        let needs = Needs {
+            bundle: Some(bundle),
+            ..Needs::default()
+        };
+        let host = stage.world.host_with(HOME, needs).await?;
+        let before = preflight(&host, "", "--host --before-install").await?;
+        judge(&before, "nothing is installed yet", &[], "")?;
+        let site = stage.world.install(host).await?;
+        site.follow("preflight.md", &[]).await?;
+        let seen = preflight(&site.host, "", "--host").await?;
+        judge(&seen, "an installed site", &[], "")?;
+        let expected = format!(
+            "3.2 connect to {}:443, certificate for `matrix.{HOME}`, Host `matrix.{HOME}:443`",
+            site.host.address
+        );
+        must(
+            seen.steps().last() == Some(&expected),
+            &format!("end with `{expected}`"),
+            seen.steps().join("\n"),
+        )?;
+        // As many checks as there are: one that was left out would be no failure.
+        must(
+            seen.checks().count() == 31,
+            "make all 31 checks",
+            seen.report.to_string(),
+        )
+    })
+    .await
+}
+
+/// The real server behind the real proxy, with one thing changed in each: what others would find, and that the reason
+/// is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_mistake_on_an_installed_site_turns_exactly_its_checks() -> Outcome {
+    scenario(async |stage| {
+        let conduit = stage.conduit().await?;
+        let site = stage.world.site(ABROAD, &conduit).await?;
+        turn_red(stage, &site.host, "--host", SITE).await
+    })
+    .await
+}
+
+const SITE: &[Red] = &[
+    Red {
+        what: "federation switched off",
+        break_it: "cp -a /opt/conduit/conduit.toml /root/kept; \
+                   sed -i 's/^allow_federation = true/allow_federation = false/' /opt/conduit/conduit.toml; systemctl restart conduit",
+        heal: "cp -a /root/kept /opt/conduit/conduit.toml; systemctl restart conduit",
+        turns: &[
+            ("keys", "failed"),
+            ("keys-validity", "unknown"),
+            ("version", "failed"),
+        ],
+        says: "allow_federation",
+        ..NONE
+    },
+    Red {
+        what: "Conduit open to the network",
+        break_it: "sed -i 's/^address = .*/address = \"0.0.0.0\"/' /opt/conduit/conduit.toml; systemctl restart conduit",
+        heal: "cp -a /root/kept /opt/conduit/conduit.toml; systemctl restart conduit",
+        turns: &[("port-6167", "failed")],
+        says: "0.0.0.0",
+        ..NONE
+    },
+    Red {
+        what: "Conduit stopped",
+        break_it: "systemctl stop conduit",
+        heal: "systemctl start conduit",
+        turns: &[
+            ("port-6167", "failed"),
+            ("keys", "failed"),
+            ("keys-validity", "unknown"),
+            ("version", "failed"),
+        ],
+        says: "nobody listens",
+        ..NONE
+    },
+    Red {
+        what: "Caddy stopped",
+        break_it: "systemctl stop caddy",
+        heal: "systemctl start caddy; n=0; until curl -sf -o /dev/null https://matrix.vale.test/_matrix/client/versions; do \
+               n=$((n+1)); [ $n -lt 500 ] || exit 1; sleep 0.02; done",
+        turns: &[
+            ("port-80", "failed"),
+            ("port-443", "failed"),
+            ("port-8448", "failed"),
+            ("well-known", "warning"),
+            ("addresses", "failed"),
+            ("certificate", "unknown"),
+            ("keys", "unknown"),
+            ("keys-validity", "unknown"),
+            ("version", "unknown"),
+        ],
+        says: "nobody listens",
+        ..NONE
+    },
+    Red {
+        what: "a key document that somebody changed on the way",
+        break_it: "cp -a /etc/caddy/conf.d/conduit.caddy /root/site; \
+                   curl -sf http://127.0.0.1:6167/_matrix/key/v2/server | jq -c '.valid_until_ts -= 1' >/root/keys; \
+                   awk -v keys=\"$(cat /root/keys)\" '/handle \\/_matrix\\/\\*/ { print \"handle /_matrix/key/v2/server {\\n\\trespond `\" keys \"` 200\\n}\" } { print }' \
+                   /root/site >/etc/caddy/conf.d/conduit.caddy; systemctl reload caddy",
+        heal: "cp -a /root/site /etc/caddy/conf.d/conduit.caddy; systemctl reload caddy",
+        turns: &[("keys", "failed")],
+        says: "is wrong",
+        ..NONE
+    },
+    Red {
+        what: "the apex served from elsewhere without the delegation",
+        break_it: "sed -i '/^# apex: begin/,$d' /etc/caddy/conf.d/conduit.caddy; \
+                   printf 'vale.test {\\n tls {\\n ca {$ACME_CA}\\n }\\n respond \"a page\" 200\\n}\\n' >>/etc/caddy/conf.d/conduit.caddy; systemctl reload caddy",
+        heal: "cp -a /root/site /etc/caddy/conf.d/conduit.caddy; systemctl reload caddy",
+        turns: &[
+            ("well-known", "failed"),
+            ("keys", "failed"),
+            ("keys-validity", "unknown"),
+            ("version", "failed"),
+        ],
+        says: "no JSON",
+        ..NONE
+    },
+];
+
+/// Another implementation's signature, which nobody of ours made; and a server that signs nothing, which is found out.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keys_of_another_implementation_are_verified_and_an_unsigned_document_is_not() -> Outcome
+{
+    scenario(async |stage| {
+        let site = stage.world.synapse(ABROAD).await?;
+        stage.put_to(&site.server);
+        let seen = preflight(&site.host, "", "--server-name vale.test").await?;
+        judge(&seen, "Synapse behind the same proxy", &[], "")?;
+        let unsigned = stage.world.site(HOME, &tools::standin().await?).await?;
+        let seen = preflight(&unsigned.host, "", "--host").await?;
+        judge(
+            &seen,
+            "a server that signs nothing",
+            &[("keys", "failed")],
+            "did not sign",
+        )
+    })
+    .await
+}
+
 /// Starts a server with knobs; see `preflight/serve.py`.
 async fn serve(stage: &Stage, host: &Host, port: u16, name: &str, routes: Value) -> Result<()> {
     knobs(host, port, &served(stage, name, routes)?).await?;
@@ -952,6 +1103,7 @@ async fn each_mistake_in_what_a_site_serves_turns_exactly_its_check() -> Outcome
         for (what, records, turns, says) in [
             ("a second address where no host is", format!("matrix IN A {dead}\n"), vec![("addresses", "failed")], dead.as_str()),
             ("a second address where nobody listens", format!("matrix IN A {authority}\n"), vec![("addresses", "failed")], "nobody listens"),
+            ("the address of production", "matrix IN A 143.198.27.163\n".to_owned(), vec![("addresses", "unknown")], "production host: refused"),
             ("an IPv6 address, from where there is no IPv6", "matrix IN AAAA 2001:db8::1\n".to_owned(), vec![("addresses", "unknown")], "no route"),
             ("an SRV record to a port where nobody listens", "_matrix-fed._tcp IN SRV 10 0 9449 matrix\n".to_owned(), vec![("srv", "failed")], "nobody listens"),
             ("an SRV record to a server without a certificate for the name", "_matrix-fed._tcp IN SRV 10 0 9448 matrix\n".to_owned(), vec![("srv", "failed")], "a certificate for `vale.test`"),
