@@ -4,6 +4,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use fleet_preflight::keys;
+use harness::homeserver::Server;
 use harness::host::{BUNDLE, Host, Needs};
 use harness::scenario::{Outcome, Stage, scenario};
 use harness::{Blame, Failure, OrBlame, Result, authority, tools};
@@ -75,11 +76,15 @@ async fn preflight(host: &Host, before: &str, arguments: &str) -> Result<Seen> {
 }
 
 /// A bare host with the bundle.
-async fn bare(stage: &Stage, disk_mib: Option<u32>) -> Result<Host> {
+async fn bare(stage: &Stage) -> Result<Host> {
+    // The claims are about the program and the lab: no homeserver is asked.
+    stage.put_to(&Server {
+        name: "lab".to_owned(),
+        version: format!("docker {}", stage.world.docker().version().await?),
+    });
     let bundle = tools::bundle(&tools::standin().await?).await?;
     let needs = Needs {
         bundle: Some(bundle),
-        disk_mib,
         ..Needs::default()
     };
     stage.world.host_with(ABROAD, needs).await
@@ -196,7 +201,7 @@ fn judge(seen: &Seen, what: &str, turns: &[(&str, &str)], says: &str) -> Result<
 #[tokio::test(flavor = "multi_thread")]
 async fn each_thing_that_is_wrong_with_a_bare_machine_turns_exactly_its_check() -> Outcome {
     scenario(async |stage| {
-        let host = bare(stage, None).await?;
+        let host = bare(stage).await?;
         let directory = json!({
             "newNonce": "https://a.test/n", "newAccount": "https://a.test/a", "newOrder": "https://a.test/o",
         });
@@ -372,7 +377,7 @@ const MACHINE: &[Red] = &[
 #[tokio::test(flavor = "multi_thread")]
 async fn each_mistake_in_a_zone_turns_exactly_its_check() -> Outcome {
     scenario(async |stage| {
-        let host = bare(stage, None).await?;
+        let host = bare(stage).await?;
         turn_red(
             stage,
             &host,
@@ -525,7 +530,7 @@ const ZONE: &[Red] = &[
 #[tokio::test(flavor = "multi_thread")]
 async fn each_way_in_which_a_name_server_can_fail_is_told_from_the_others() -> Outcome {
     scenario(async |stage| {
-        let host = bare(stage, None).await?;
+        let host = bare(stage).await?;
         let upstream = &stage.world.authority().await?.address;
         host.write("/run/lab/names.py", "644", include_bytes!("preflight/names.py")).await?;
         host.shell(&format!(
@@ -696,9 +701,15 @@ async fn each_mistake_on_an_installed_site_turns_exactly_its_checks() -> Outcome
 const SITE: &[Red] = &[
     Red {
         what: "federation switched off",
+        // The unit's own guard would not let it start so: it cannot read the key any more.
         break_it: "cp -a /opt/conduit/conduit.toml /root/kept; \
-                   sed -i 's/^allow_federation = true/allow_federation = false/' /opt/conduit/conduit.toml; systemctl restart conduit",
-        heal: "cp -a /root/kept /opt/conduit/conduit.toml; systemctl restart conduit",
+                   sed -i 's/^allow_federation = true/allow_federation = false/' /opt/conduit/conduit.toml; \
+                   mkdir /etc/systemd/system/conduit.service.d; \
+                   printf '[Service]\\nExecStartPost=\\n' >/etc/systemd/system/conduit.service.d/lax.conf; \
+                   systemctl daemon-reload; systemctl restart conduit; n=0; \
+                   until curl -sf -o /dev/null http://127.0.0.1:6167/_matrix/client/versions; do n=$((n+1)); [ $n -lt 500 ] || exit 1; sleep 0.02; done",
+        heal: "cp -a /root/kept /opt/conduit/conduit.toml; rm -r /etc/systemd/system/conduit.service.d; \
+               systemctl daemon-reload; systemctl restart conduit",
         turns: &[
             ("keys", "failed"),
             ("keys-validity", "unknown"),
@@ -902,7 +913,7 @@ fn delegation(to: &str) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_federation_self_test_takes_every_step_of_server_discovery() -> Outcome {
     scenario(async |stage| {
-        let host = bare(stage, None).await?;
+        let host = bare(stage).await?;
         host.shell("systemctl stop caddy").await?;
         let zone = authority::zone_for(&host.server_name, &host.address)?;
         let identity = Identity::make()?;
@@ -979,7 +990,7 @@ async fn the_federation_self_test_takes_every_step_of_server_discovery() -> Outc
 #[tokio::test(flavor = "multi_thread")]
 async fn each_mistake_in_what_a_site_serves_turns_exactly_its_check() -> Outcome {
     scenario(async |stage| {
-        let host = bare(stage, None).await?;
+        let host = bare(stage).await?;
         host.shell("systemctl stop caddy").await?;
         let zone = authority::zone_for(&host.server_name, &host.address)?;
         let (identity, another) = (Identity::make()?, Identity::make()?);
