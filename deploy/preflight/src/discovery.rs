@@ -444,7 +444,7 @@ impl Walk<'_> {
             }
             let page = match self.get(&url) {
                 Ok(page) => page,
-                Err(found) => return found,
+                Err(found) => return *found,
             };
             let certificate = page.certificate.clone();
             let broken = |why: String| WellKnown::Broken {
@@ -486,10 +486,12 @@ impl Walk<'_> {
     }
 
     /// Fetches a page from the first address that answers at all.
-    fn get(&self, url: &Url) -> Result<Page, WellKnown> {
-        let broken = |why: String| WellKnown::Broken {
-            why,
-            certificate: None,
+    fn get(&self, url: &Url) -> Result<Page, Box<WellKnown>> {
+        let broken = |why: String| {
+            Box::new(WellKnown::Broken {
+                why,
+                certificate: None,
+            })
         };
         let port = url.port_or_known_default().unwrap_or(443);
         let (name, addresses) = match url.host() {
@@ -501,7 +503,7 @@ impl Walk<'_> {
         let addresses = addresses.map_err(|error| {
             let why = format!("addresses of `{name}`: {error}");
             if error.is_absence() {
-                WellKnown::Absent(why)
+                Box::new(WellKnown::Absent(why))
             } else {
                 broken(why)
             }
@@ -532,7 +534,7 @@ impl Walk<'_> {
             }
         }
         Err(match failure {
-            NoPage::Refused(_) => WellKnown::Absent(failure.to_string()),
+            NoPage::Refused(_) => Box::new(WellKnown::Absent(failure.to_string())),
             other => broken(other.to_string()),
         })
     }

@@ -408,7 +408,8 @@ fn more_redirects_than_ten_are_not_followed() {
 fn a_delegation_is_kept_as_long_as_its_headers_say_and_at_most_two_days() {
     let hour = Duration::from_secs(3600);
     let soon = httpdate::fmt_http_date(SystemTime::now() + 2 * hour + Duration::from_secs(30));
-    let cases: &[(&[(&str, &str)], u64, u64)] = &[
+    type Headers<'a> = &'a [(&'a str, &'a str)];
+    let cases: &[(Headers<'_>, u64, u64)] = &[
         (&[], 24, 24),
         (&[("cache-control", "public, max-age=3600")], 1, 1),
         (&[("cache-control", "max-age=31536000")], 48, 48),
