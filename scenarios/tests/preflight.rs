@@ -1040,7 +1040,9 @@ async fn each_mistake_in_what_a_site_serves_turns_exactly_its_check() -> Outcome
         let lost = [&[("certificate-well-known", "failed")][..], astray].concat();
         let fair = json!({"Cache-Control": "max-age=3600"});
         let body = json!({"m.server": to}).to_string();
-        let rows: Vec<(&str, Value, Value, Vec<(&str, &str)>, &str)> = vec![
+        // What, the apex and the homeserver then, what turns, what is said.
+        type Row<'a> = (&'a str, Value, Value, Vec<(&'a str, &'a str)>, &'a str);
+        let rows: Vec<Row<'_>> = vec![
             ("an expired certificate", apex.clone(), certified(&sound, "matrix.vale.test", now - 9 * DAY, now - 2 * DAY)?,
              vec![("certificate", "failed")], "expired 2 days ago"),
             ("a certificate that is not valid yet", apex.clone(), certified(&sound, "matrix.vale.test", now + DAY, now + 9 * DAY)?,
