@@ -2,8 +2,11 @@
 
 use fleet_preflight::guard::Guard;
 use fleet_preflight::web::{Https, NoPage, PATIENCE, Request, Web};
-use rcgen::{CertifiedKey, generate_simple_self_signed};
-use rustls::pki_types::PrivateKeyDer;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedKey, IsCa, Issuer, KeyPair,
+    generate_simple_self_signed,
+};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -20,16 +23,26 @@ struct Pair {
 fn serve(act: impl Fn(StreamOwned<ServerConnection, TcpStream>) + Send + 'static) -> Pair {
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed(["vale.test".to_owned()]).expect("a certificate");
+    serve_with(&cert.pem(), vec![cert.der().clone()], &signing_key, act)
+}
+
+/// Serves this chain of certificates to a program that trusts this authority.
+fn serve_with(
+    trusted: &str,
+    chain: Vec<CertificateDer<'static>>,
+    key: &KeyPair,
+    act: impl Fn(StreamOwned<ServerConnection, TcpStream>) + Send + 'static,
+) -> Pair {
     let file = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(file.path(), cert.pem()).expect("write it");
+    std::fs::write(file.path(), trusted).expect("write it");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("versions")
         .with_no_client_auth()
         .with_single_cert(
-            vec![cert.der().clone()],
-            PrivateKeyDer::try_from(signing_key.serialize_der()).expect("a key"),
+            chain,
+            PrivateKeyDer::try_from(key.serialize_der()).expect("a key"),
         )
         .expect("a configuration");
     let config = Arc::new(config);
@@ -177,4 +190,54 @@ fn each_way_of_not_answering_is_told_from_the_others() {
         .get(&request(production, "vale.test"))
         .expect_err("refused");
     assert!(matches!(error, NoPage::Forbidden(_)), "{error}");
+}
+
+/// With the intermediate certificate the chain holds, without it there is a hole in it.
+#[test]
+fn a_chain_with_a_hole_is_told_as_such() {
+    let authority = |name: &str| {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let name = rcgen::DnType::CommonName;
+        params.distinguished_name.push(name, "an authority");
+        (params, KeyPair::generate().expect("a key"))
+    };
+    let (root, root_key) = authority("root.test");
+    let (mut middle, middle_key) = authority("middle.test");
+    middle
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "the one between");
+    let root_issuer = Issuer::from_params(&root, &root_key);
+    let between = middle
+        .signed_by(&middle_key, &root_issuer)
+        .expect("a certificate");
+    let key = KeyPair::generate().expect("a key");
+    let own = CertificateParams::new(vec!["vale.test".to_owned()])
+        .expect("a name")
+        .signed_by(&key, &Issuer::from_params(&middle, &middle_key))
+        .expect("a certificate");
+    let trusted = root.self_signed(&root_key).expect("a certificate").pem();
+    for (chain, whole) in [
+        (vec![own.der().clone(), between.der().clone()], true),
+        (vec![own.der().clone()], false),
+    ] {
+        let pair = serve_with(&trusted, chain, &key, |mut stream| {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        });
+        let page = pair
+            .https
+            .get(&request(pair.address, "vale.test"))
+            .expect("a page");
+        assert_eq!(page.certificate.is_valid(), whole);
+        if !whole {
+            let finding = page.certificate.judge(std::time::SystemTime::now());
+            assert_eq!(finding.verdict, fleet_preflight::Verdict::Failed);
+            assert!(
+                finding.seen.contains("one certificate presented")
+                    && finding.seen.contains("the one between")
+                    && finding.hint.contains("intermediate"),
+                "{finding:?}"
+            );
+        }
+    }
 }
