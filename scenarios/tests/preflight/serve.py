@@ -7,6 +7,7 @@ import json
 import os
 import ssl
 import sys
+import tempfile
 
 PORT = int(sys.argv[1])
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -22,11 +23,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def setup(self):
         said = knobs()
-        for name in ("cert", "key"):
-            with open(f"{HERE}/{PORT}.{name}", "w") as file:
-                file.write(said[name])
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(f"{HERE}/{PORT}.cert", f"{HERE}/{PORT}.key")
+        # A file of its own for each connection: another one must not read it half written.
+        with tempfile.NamedTemporaryFile("w") as file:
+            file.write(said["cert"] + said["key"])
+            file.flush()
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(file.name)
         self.request = context.wrap_socket(self.request, server_side=True)
         super().setup()
 
@@ -51,7 +53,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Server(http.server.ThreadingHTTPServer):
-    # One lock for the files of one port would be more than this needs: a scenario sends few requests at a time.
     daemon_threads = True
 
 
