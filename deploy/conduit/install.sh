@@ -27,7 +27,7 @@ USAGE="usage: install.sh [install|upgrade|status|uninstall] [OPTION...]
   status                say what is installed and whether it runs (0 yes, 1 no)
   uninstall             remove the kit; data, secrets, backups, conduit.toml and site.identity stay
 
-  --bundle DIR          take conduit and fleet-bootstrap from DIR, checked against DIR/SHA256SUMS
+  --bundle DIR          take conduit and the fleet-* tools from DIR, checked against DIR/SHA256SUMS
   --binary FILE         take this conduit; its SHA-256 must be the pinned one or --sha256
   --url URL             download from here instead of the pinned release (needs --sha256)
   --sha256 HEX          the expected SHA-256 of the binary

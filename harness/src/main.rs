@@ -64,6 +64,16 @@ enum Verb {
     },
     /// Measure the figures that the README names, as series with their spread
     Measure(Measure),
+    /// Look whether a host and its names are fit for a homeserver, and whether others would find it
+    Preflight {
+        /// Those of `fleet-preflight`; `cargo fleet preflight -- --help` lists them
+        #[arg(
+            trailing_var_arg = true,
+            allow_hyphen_values = true,
+            value_name = "ARGUMENT"
+        )]
+        arguments: Vec<String>,
+    },
     /// Remove what dead runs left behind, by label and nothing else
     Clean {
         /// Also what was kept on purpose and what runs right now
@@ -242,6 +252,7 @@ async fn run(verb: Verb) -> Result<Exit> {
             scenarios,
         } => report(directory, scenarios),
         Verb::Measure(arguments) => measure(&arguments).await,
+        Verb::Preflight { arguments } => preflight(&arguments).await,
         Verb::Clean { all } => clean(all).await,
     }
 }
@@ -488,7 +499,9 @@ fn plan(arguments: &Plan) -> Result<Exit> {
 /// What has to be followed before each of our runbooks, on a host that is bare.
 fn needed_by(runbook: &Path) -> &'static [&'static str] {
     match runbook.file_name().and_then(|name| name.to_str()) {
-        Some("bootstrap.md" | "backup.md" | "health.md" | "upgrade.md") => &["install.md"],
+        Some("bootstrap.md" | "backup.md" | "health.md" | "preflight.md" | "upgrade.md") => {
+            &["install.md"]
+        }
         Some("restore.md") => &["install.md", "backup.md"],
         _ => &[],
     }
@@ -651,7 +664,12 @@ async fn bundle(directory: &Path, server: &Server) -> Result<Exit> {
         );
     }
     std::fs::create_dir_all(directory).or_environment(what)?;
-    for name in ["conduit", "fleet-bootstrap", "SHA256SUMS"] {
+    for name in [
+        "conduit",
+        "fleet-bootstrap",
+        "fleet-preflight",
+        "SHA256SUMS",
+    ] {
         std::fs::copy(made.join(name), directory.join(name)).or_environment(what)?;
     }
     ui::show(format!("{}: {}\n", directory.display(), conduit.describe()))?;
@@ -696,6 +714,26 @@ async fn measure(arguments: &Measure) -> Result<Exit> {
         ui::show(format!("{series}\n"))?;
     }
     Ok(Exit::Ok)
+}
+
+/// The program is one of its own, so that what it needs is not compiled into this one. Its exit codes are its own, too.
+async fn preflight(arguments: &[String]) -> Result<Exit> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = tokio::process::Command::new(cargo)
+        .args(["run", "--quiet", "--package", "fleet-preflight"])
+        .arg("--manifest-path")
+        .arg(paths::repository().join("Cargo.toml"))
+        .arg("--")
+        .args(arguments)
+        .status()
+        .await
+        .or_environment(|| "run `fleet-preflight`".to_owned())?;
+    match status.code() {
+        Some(code) => std::process::exit(code),
+        None => Err(Failure::harness(format!(
+            "`fleet-preflight` ended: {status}"
+        ))),
+    }
 }
 
 async fn clean(all: bool) -> Result<Exit> {

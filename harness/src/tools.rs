@@ -1,5 +1,5 @@
-//! What an operator brings to a Host: the offline bundle, made of a Conduit and the bootstrap tool. And what the linter
-//! takes from one: its Caddy.
+//! What an operator brings to a Host: the offline bundle, made of a Conduit and the tools. And what the linter takes from
+//! one: its Caddy.
 //!
 //! The programs of ours that run on a Host are linked statically, because its libc is its own.
 
@@ -19,6 +19,8 @@ use tokio::sync::OnceCell;
 pub struct Tools {
     /// `fleet-bootstrap`.
     pub bootstrap: PathBuf,
+    /// `fleet-preflight`.
+    pub preflight: PathBuf,
     /// `conduit-standin`.
     pub standin: PathBuf,
 }
@@ -35,7 +37,10 @@ pub async fn ensure() -> Result<&'static Tools> {
 async fn build() -> Result<Tools> {
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let what = || "build the static tools `fleet-bootstrap` and `conduit-standin`".to_owned();
+    let what = || {
+        "build the static tools `fleet-bootstrap`, `fleet-preflight` and `conduit-standin`"
+            .to_owned()
+    };
     let task = ui::Task::begin(1, "build the static tools");
     let mut child = Command::new(cargo)
         .current_dir(paths::repository())
@@ -44,12 +49,18 @@ async fn build() -> Result<Tools> {
             "--package",
             "fleet-bootstrap",
             "--package",
+            "fleet-preflight",
+            "--package",
             "conduit-standin",
             "--target",
             &triple,
         ])
         // Not RUSTFLAGS: with `--target` this reaches the programs but not the build scripts.
-        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
+        // Stripped, for the installer copies and digests them, and half of each would be symbols.
+        .env(
+            "CARGO_ENCODED_RUSTFLAGS",
+            "-Ctarget-feature=+crt-static\x1f-Cstrip=symbols",
+        )
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -73,6 +84,7 @@ async fn build() -> Result<Tools> {
     task.end("done");
     Ok(Tools {
         bootstrap: directory.join("fleet-bootstrap"),
+        preflight: directory.join("fleet-preflight"),
         standin: directory.join("conduit-standin"),
     })
 }
@@ -82,24 +94,29 @@ pub async fn standin() -> Result<Binary> {
     Binary::examine(&ensure().await?.standin, Origin::StandIn).await
 }
 
-/// Makes the directory that install.sh takes as `--bundle`: the binary under the name `conduit`, the bootstrap tool,
-/// and their checksums. The same content is the same directory, made once, whole or not at all.
+/// Makes the directory that install.sh takes as `--bundle`: the binary under the name `conduit`, the tools, and their
+/// checksums. The same content is the same directory, made once, whole or not at all.
 pub async fn bundle(conduit: &Binary) -> Result<PathBuf> {
     let tools = ensure().await?;
-    let bootstrap = sha256_of(&tools.bootstrap)?;
+    let mut files = vec![("conduit", &conduit.path, conduit.sha256.clone())];
+    for (name, path) in [
+        ("fleet-bootstrap", &tools.bootstrap),
+        ("fleet-preflight", &tools.preflight),
+    ] {
+        files.push((name, path, sha256_of(path)?));
+    }
+    let digests: Vec<_> = files.iter().map(|(_, _, digest)| &digest[..12]).collect();
     let bundles = paths::runs().join("bundles");
-    let path = bundles.join(format!("{}-{}", &conduit.sha256[..12], &bootstrap[..12]));
+    let path = bundles.join(digests.join("-"));
     let what = || format!("make the offline bundle `{}`", path.display());
     if !path.exists() {
         std::fs::create_dir_all(&bundles).or_environment(what)?;
         let partial = tempfile::tempdir_in(&bundles).or_environment(what)?;
-        std::fs::copy(&conduit.path, partial.path().join("conduit")).or_environment(what)?;
-        std::fs::copy(&tools.bootstrap, partial.path().join("fleet-bootstrap"))
-            .or_environment(what)?;
-        let sums = format!(
-            "{}  conduit\n{bootstrap}  fleet-bootstrap\n",
-            conduit.sha256
-        );
+        let mut sums = String::new();
+        for (name, from, digest) in &files {
+            std::fs::copy(from, partial.path().join(name)).or_environment(what)?;
+            sums.push_str(&format!("{digest}  {name}\n"));
+        }
         std::fs::write(partial.path().join("SHA256SUMS"), sums).or_environment(what)?;
         readable(partial.path())?;
         // Another process may have been quicker; its content is the same.

@@ -173,6 +173,11 @@ impl World {
         &self.inner.root.certificate
     }
 
+    /// The root of this world's trust, to issue certificates that Caddy's authority would not.
+    pub fn root(&self) -> &Root {
+        &self.inner.root
+    }
+
     /// The lab's name server and certificate authority, started when first asked for.
     pub async fn authority(&self) -> Result<&Authority> {
         let inner = &self.inner;

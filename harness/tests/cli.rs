@@ -10,9 +10,21 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const SUBCOMMANDS: [&str; 13] = [
-    "rehearse", "test", "setup", "doctor", "up", "down", "plan", "follow", "bundle", "lint",
-    "report", "measure", "clean",
+const SUBCOMMANDS: [&str; 14] = [
+    "rehearse",
+    "test",
+    "setup",
+    "doctor",
+    "up",
+    "down",
+    "plan",
+    "follow",
+    "bundle",
+    "lint",
+    "report",
+    "measure",
+    "preflight",
+    "clean",
 ];
 
 /// What one run of the program came to, and what it made.

@@ -8,6 +8,7 @@ use crate::trial::{Case, NAME, directory_of};
 use fastrand::Rng;
 use fleet_lint::catalogue::{self, Key, Status, Table, Type};
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// A value where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,18 +99,15 @@ impl Draft {
     /// As a trial of this id, whose directories the draft was drawn for.
     pub fn case(&self, id: &str) -> Case {
         let mut case = Case::new(id, |_| self.toml());
-        let address = self
-            .text(GLOBAL, "address")
-            .unwrap_or_else(|| "127.0.0.1".to_owned());
-        let address = match address.as_str() {
-            "::" | "::1" => "[::1]".to_owned(),
-            "0.0.0.0" => "127.0.0.1".to_owned(),
-            _ => address,
+        // What the server refuses is asked at the usual place, in vain.
+        let address = self.text(GLOBAL, "address").and_then(|text| text.parse().ok());
+        let address = match address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)) {
+            IpAddr::V6(_) => "[::1]".to_owned(),
+            IpAddr::V4(address) if address.is_unspecified() => "127.0.0.1".to_owned(),
+            IpAddr::V4(address) => address.to_string(),
         };
-        let port = self
-            .text(GLOBAL, "port")
-            .unwrap_or_else(|| "8000".to_owned())
-            .replace('_', "");
+        let port: Option<u16> = self.text(GLOBAL, "port").and_then(|text| text.parse().ok());
+        let port = port.unwrap_or(8000);
         let tls = self.lines.iter().any(|line| line.header == "[global.tls]");
         case.base = format!("{}://{address}:{port}", if tls { "https" } else { "http" });
         if self

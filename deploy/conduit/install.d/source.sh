@@ -10,8 +10,8 @@ PINNED_URL='https://gitlab.com/famedly/conduit/-/jobs/12572491120/artifacts/raw/
 
 SOURCE=    # the verified file; empty when the wanted release is installed already
 DIGEST=    # its SHA-256
-BOOTSTRAP= # fleet-bootstrap of the bundle, if any, and its SHA-256
-BOOTSTRAP_DIGEST=
+PROGRAMS=(fleet-bootstrap fleet-preflight)
+declare -A PROGRAM=() # those of them that the bundle has: name -> SHA-256
 
 # digest_of FILE: its SHA-256 in REPLY.  By openssl: Debian 12's sha256sum does not use the processor's instructions and
 # takes four times as long, for a server of 60 MB a good part of the installation.
@@ -19,7 +19,7 @@ digest_of() {
   read -r REPLY _ < <(openssl dgst -sha256 -r "$1" 2>/dev/null) || fail 1 "cannot read \`$1\`" "check the file and the disk (dmesg)"
 }
 
-# choose_source: sets SOURCE, DIGEST, BOOTSTRAP; refuses what is damaged, foreign or of another version.
+# choose_source: sets SOURCE, DIGEST, PROGRAM; refuses what is damaged, foreign or of another version.
 choose_source() {
   if [[ -n $BUNDLE ]]; then take_bundle; fi
   if [[ -n $BINARY ]]; then
@@ -34,7 +34,7 @@ take_bundle() {
   local sums=$BUNDLE/SHA256SUMS digest name
   local -A listed=()
   [[ -d $BUNDLE ]] || fail 3 "no bundle directory \`$BUNDLE\`" "copy the bundle there, or pass an empty \`--bundle\` to download"
-  [[ -f $sums ]] || fail 3 "the bundle \`$BUNDLE\` has no \`SHA256SUMS\`" "make it: (cd $BUNDLE && sha256sum conduit fleet-bootstrap >SHA256SUMS)"
+  [[ -f $sums ]] || fail 3 "the bundle \`$BUNDLE\` has no \`SHA256SUMS\`" "make it: (cd $BUNDLE && sha256sum conduit fleet-* >SHA256SUMS)"
   # All files first: a bundle that is damaged anywhere is not used at all.
   while read -r digest name; do
     name=${name#\*} name=${name#./}
@@ -45,11 +45,13 @@ take_bundle() {
     [[ $REPLY == "$digest" ]] || fail 3 "\`$BUNDLE/$name\` does not match \`SHA256SUMS\`: it has \`$REPLY\`, expected \`$digest\`" "it is damaged; copy it again"
     listed[$name]=$digest
   done <"$sums"
-  for name in conduit fleet-bootstrap; do
+  for name in conduit "${PROGRAMS[@]}"; do
     [[ ! -e $BUNDLE/$name || -n ${listed[$name]-} ]] ||
       fail 3 "\`$BUNDLE/$name\` is not listed in \`SHA256SUMS\`" "nothing is used without a checksum; add its line"
   done
-  if [[ -n ${listed[fleet-bootstrap]-} ]]; then BOOTSTRAP=$BUNDLE/fleet-bootstrap BOOTSTRAP_DIGEST=${listed[fleet-bootstrap]}; fi
+  for name in "${PROGRAMS[@]}"; do
+    if [[ -n ${listed[$name]-} ]]; then PROGRAM[$name]=${listed[$name]}; fi
+  done
   if [[ -n ${listed[conduit]-} && -z $BINARY ]]; then
     SOURCE=$BUNDLE/conduit DIGEST=${listed[conduit]}
     [[ -z $SHA256 || $DIGEST == "$SHA256" ]] ||
@@ -101,14 +103,14 @@ check_program() {
     fail 3 "\`$1\` is \`${output:0:80}\`, expected \`conduit $VERSION\`" "if you mean it: \`--version ${output#conduit }\`"
 }
 
-# ensure_release: puts the server and the bootstrap tool in place; both are copied, read back, then renamed.
+# ensure_release: puts the server and the tools in place; each is copied, read back, then renamed.
 ensure_release() {
-  local path=$ROOT/releases/$RELEASE/conduit
+  local name path=$ROOT/releases/$RELEASE/conduit
   ensure_dir "${path%/*}" 0755 root:root
   ensure_program "$path" "$SOURCE" "$DIGEST"
-  if [[ -n $BOOTSTRAP ]]; then
-    ensure_program "$ROOT/bin/fleet-bootstrap" "$BOOTSTRAP" "$BOOTSTRAP_DIGEST"
-  fi
+  for name in "${PROGRAMS[@]}"; do
+    if [[ -n ${PROGRAM[$name]-} ]]; then ensure_program "$ROOT/bin/$name" "$BUNDLE/$name" "${PROGRAM[$name]}"; fi
+  done
 }
 
 # ensure_program PATH SOURCE DIGEST
