@@ -77,6 +77,8 @@ fn program(target: &Path) -> Command {
         .env("DOCKER_HOST", "unix:///nonexistent/docker.sock")
         .env("CARGO_TARGET_DIR", target)
         .env("CONDUIT_BIN", input("pinned"))
+        // The one that `cargo fleet setup` took out of the lab's image: the build directory above is empty.
+        .env("FLEET_CADDY", harness::tools::caddy_path())
         .env("COLUMNS", "100")
         // Were a refusal missing, nothing could be installed or started by these tests.
         .env("PATH", "/nonexistent")

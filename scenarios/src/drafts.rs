@@ -100,7 +100,9 @@ impl Draft {
     pub fn case(&self, id: &str) -> Case {
         let mut case = Case::new(id, |_| self.toml());
         // What the server refuses is asked at the usual place, in vain.
-        let address = self.text(GLOBAL, "address").and_then(|text| text.parse().ok());
+        let address = self
+            .text(GLOBAL, "address")
+            .and_then(|text| text.parse().ok());
         let address = match address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)) {
             IpAddr::V6(_) => "[::1]".to_owned(),
             IpAddr::V4(address) if address.is_unspecified() => "127.0.0.1".to_owned(),

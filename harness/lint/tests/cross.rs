@@ -1672,3 +1672,39 @@ fn a_wildcards_certificate_asks_for_its_own_permission() {
         found.message
     );
 }
+
+/// In a checkout only a file's name says where it will lie; on the host itself its path does.
+#[test]
+fn a_configuration_has_a_place_only_where_units_are_installed() {
+    let unit = "[Service]\nUser=conduit\nEnvironment=CONDUIT_CONFIG=/opt/conduit/conduit.toml\nExecStart=/opt/conduit/conduit\n";
+    let toml = "[global]\nserver_name = \"vale.test\"\ndatabase_backend = \"rocksdb\"\ndatabase_path = \"/opt/conduit/data\"\n";
+    for (config, unit_path, clean) in [
+        (
+            "/home/x/fleet/deploy/conduit/conduit.toml",
+            "/home/x/fleet/deploy/conduit/conduit.service",
+            true,
+        ),
+        (
+            "/opt/conduit/conduit.toml",
+            "/etc/systemd/system/conduit.service",
+            true,
+        ),
+        (
+            "/etc/conduit/conduit.toml",
+            "/etc/systemd/system/conduit.service",
+            false,
+        ),
+    ] {
+        let found = cross::check_with(
+            &caddy(),
+            &[
+                Source::new(config, Kind::Conduit, toml),
+                Source::new(unit_path, Kind::Unit, unit),
+            ],
+        );
+        let told = found
+            .iter()
+            .any(|finding| finding.code == Code::ConfigPathDisagrees);
+        assert_eq!(told, !clean, "{config} with {unit_path}: {found:?}");
+    }
+}

@@ -8,6 +8,14 @@ use crate::cross::unit::Unit;
 use crate::diagnostic::{Code, Label, Severity};
 use std::path::{Path, PathBuf};
 
+/// Where systemd reads units (systemd.unit(5)).
+const UNIT_DIRECTORIES: [&str; 4] = [
+    "/etc/systemd/system/",
+    "/run/systemd/system/",
+    "/usr/lib/systemd/system/",
+    "/lib/systemd/system/",
+];
+
 impl Rules<'_> {
     /// That Caddy passes on to where Conduit listens.
     pub(super) fn upstreams(&mut self) {
@@ -212,9 +220,20 @@ impl Rules<'_> {
             && !votes.is_empty()
         {
             let own = Path::new(source.name());
+            // On the host itself the file lies where it is read; in a checkout only its name says anything.
+            let installed = self
+                .facts
+                .units
+                .iter()
+                .filter_map(|unit| unit.config())
+                .any(|config| {
+                    UNIT_DIRECTORIES
+                        .iter()
+                        .any(|directory| config.source.name().starts_with(directory))
+                });
             let meant = votes.iter().find(|vote| {
                 let path = Path::new(&vote.key);
-                path == own || own.is_relative() && path.file_name() == own.file_name()
+                path == own || !installed && path.file_name() == own.file_name()
             });
             let key = meant.map_or_else(|| source.name().to_owned(), |vote| vote.key.clone());
             votes.push(Vote {
