@@ -667,6 +667,10 @@ fn report(directory: Option<PathBuf>, scenarios: bool) -> Result<Exit> {
         Report::read(&directory.unwrap_or_else(|| paths::runs().join("latest")))?
     };
     ui::show(report.lines())?;
+    let table = report.table();
+    if !table.is_empty() {
+        ui::show(format!("\n{table}"))?;
+    }
     Ok(report.exit(false))
 }
 
