@@ -667,9 +667,10 @@ fn report(directory: Option<PathBuf>, scenarios: bool) -> Result<Exit> {
         Report::read(&directory.unwrap_or_else(|| paths::runs().join("latest")))?
     };
     ui::show(report.lines())?;
-    let table = report.table();
-    if !table.is_empty() {
-        ui::show(format!("\n{table}"))?;
+    for page in [report.table(), report.kill_matrix()] {
+        if !page.is_empty() {
+            ui::show(format!("\n{page}"))?;
+        }
     }
     Ok(report.exit(false))
 }

@@ -34,6 +34,9 @@ pub struct Claim {
     /// the claim does not hold on this server, and nobody has to act.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub known: Option<String>,
+    /// The [faults](crate::faulty) that the check was seen to notice in this run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kills: Vec<String>,
 }
 
 impl Claim {
@@ -48,6 +51,7 @@ impl Claim {
             letter: None,
             entrance: None,
             known: None,
+            kills: Vec::new(),
         }
     }
 
@@ -241,6 +245,43 @@ impl Report {
             let line = format!("{text}{}", known.join(", "));
             text = line.trim_end().to_owned() + "\n";
         }
+        text
+    }
+
+    /// The kill matrix: which fault, planted on purpose, which check has noticed in this run. Empty where none was.
+    pub fn kill_matrix(&self) -> String {
+        let mut faults = BTreeMap::<&str, Vec<&str>>::new();
+        for claim in &self.claims {
+            for fault in &claim.kills {
+                faults.entry(fault).or_default().push(&claim.name);
+            }
+        }
+        if faults.is_empty() {
+            return String::new();
+        }
+        let width = faults
+            .keys()
+            .map(|fault| fault.len())
+            .max()
+            .unwrap_or_default();
+        let mut text = String::new();
+        for (fault, claims) in &faults {
+            for (index, claim) in claims.iter().enumerate() {
+                let fault = if index == 0 { fault } else { "" };
+                let _ = writeln!(text, "{fault:width$}  {claim}");
+            }
+        }
+        let kills: usize = faults.values().map(Vec::len).sum();
+        let checks = self
+            .claims
+            .iter()
+            .filter(|claim| !claim.kills.is_empty())
+            .count();
+        let _ = writeln!(
+            text,
+            "{} faults planted, noticed {kills} times by {checks} checks",
+            faults.len()
+        );
         text
     }
 
@@ -548,6 +589,23 @@ mod tests {
              the moon is up  PASS FLAW -    too-dark\n\
              the sun is up   -    -    PASS\n"
         );
+    }
+
+    #[test]
+    fn the_kill_matrix_says_which_check_noticed_which_fault() {
+        let mut claim = put("a", "conduit", Entrance::Direct, Verdict::Pass);
+        claim.kills = vec!["drops".to_owned(), "adds".to_owned()];
+        let mut other = put("b", "conduit", Entrance::Direct, Verdict::Pass);
+        other.kills = vec!["drops".to_owned()];
+        let report = Report {
+            claims: vec![claim, other, Claim::new("c")],
+            ..Report::default()
+        };
+        assert_eq!(
+            report.kill_matrix(),
+            "adds   a\ndrops  a\n       b\n2 faults planted, noticed 3 times by 2 checks\n"
+        );
+        assert_eq!(Report::default().kill_matrix(), "");
     }
 
     #[test]

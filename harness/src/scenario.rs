@@ -21,6 +21,12 @@ pub type Outcome = std::result::Result<(), Letter>;
 /// runner as a person should read it.
 pub struct Letter(String);
 
+impl Letter {
+    pub(crate) fn of(text: String) -> Self {
+        Self(text)
+    }
+}
+
 impl fmt::Debug for Letter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
