@@ -290,44 +290,35 @@ impl Put {
         );
     }
 
-    /// Puts the claim behind a proxy with each of the faults that it should notice.
+    /// Puts the claim behind a proxy without a fault, where it must hold, and with each of the faults that it should
+    /// notice, where it must not.
     async fn kill(
         &self,
         scene: &Scene<'_>,
         body: &impl AsyncFn(&Scene<'_>) -> Result<()>,
         kills: &mut Vec<String>,
     ) -> Result<()> {
+        if !self.noticed.is_empty() {
+            behind(scene, Mutant::ChangesNothing, body)
+                .await?
+                .map_err(|failure| {
+                    Failure::harness("hold behind a proxy that changes nothing").because(failure)
+                })?;
+        }
         for &mutant in self.noticed {
-            let faulty = Faulty::start(mutant, &scene.base, scene.http.clone()).await?;
-            let behind = Scene {
-                commons: scene.commons,
-                site: scene.site,
-                entrance: scene.entrance,
-                http: scene.http.clone(),
-                base: faulty.base.clone(),
-                log: Log::default(),
-                soon: Duration::from_secs(4),
-            };
-            let outcome = tokio::time::timeout(Duration::from_secs(60), body(&behind)).await;
-            match outcome {
-                Ok(Err(failure)) if matches!(failure.blame, Blame::Product | Blame::Deployment) => {
-                    kills.push(mutant.word())
+            match behind(scene, mutant, body).await? {
+                Err(failure) if matches!(failure.blame, Blame::Product | Blame::Deployment) => {
+                    kills.push(mutant.word());
                 }
-                Ok(Ok(())) => {
+                Err(failure) => {
+                    return Err(failure.because(format!("the proxy {} on purpose", mutant.word())));
+                }
+                Ok(()) => {
                     return Err(Failure::harness(format!(
                         "notice a proxy that {}: the check passed behind it",
                         mutant.word()
                     ))
                     .hint("a check that cannot fail proves nothing: let it look closer"));
-                }
-                Ok(Err(failure)) => {
-                    return Err(failure.because(format!("the proxy {} on purpose", mutant.word())));
-                }
-                Err(_) => {
-                    return Err(Failure::harness(format!(
-                        "notice a proxy that {} within 60 s",
-                        mutant.word()
-                    )));
                 }
             }
         }
@@ -372,6 +363,38 @@ fn unproved(name: &str, letters: &mut String) {
     } else {
         eprintln!("UNKN  {name}: {why}");
     }
+}
+
+/// What the claim comes to behind a proxy that is wrong in one way.
+async fn behind(
+    scene: &Scene<'_>,
+    mutant: Mutant,
+    body: &impl AsyncFn(&Scene<'_>) -> Result<()>,
+) -> Result<Result<()>> {
+    let faulty = Faulty::start(mutant, &scene.base, scene.http.clone()).await?;
+    let soon = if mutant == Mutant::ChangesNothing {
+        SOON
+    } else {
+        Duration::from_secs(4)
+    };
+    let behind = Scene {
+        commons: scene.commons,
+        site: scene.site,
+        entrance: scene.entrance,
+        http: scene.http.clone(),
+        base: faulty.base.clone(),
+        log: Log::default(),
+        soon,
+    };
+    let limit = Duration::from_secs(90);
+    tokio::time::timeout(limit, body(&behind))
+        .await
+        .map_err(|_| {
+            Failure::harness(format!(
+                "come to an end within {limit:?} behind a proxy that {}",
+                mutant.word()
+            ))
+        })
 }
 
 /// The last questions before something went wrong.

@@ -20,6 +20,8 @@ use tokio::task::{AbortHandle, JoinSet};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mutant {
+    /// The control: no fault at all. Whatever fails behind it fails because of the proxy and not because of a fault.
+    ChangesNothing,
     /// Every fifth message is answered as accepted, and lost.
     DropsMessages,
     /// Every message is sent again under another transaction id.

@@ -211,13 +211,15 @@ impl Report {
             .into_iter()
             .filter(|(_, claims)| claims.iter().any(|claim| claim.entrance.is_some()))
             .collect();
-        let mut columns: Vec<String> = claims
+        // By server, and for each server from its own port outwards.
+        let columns: BTreeMap<_, _> = claims
             .values()
             .flatten()
-            .map(|claim| claim.put_to())
+            .map(|claim| {
+                let server = claim.server.as_ref().map(|server| server.name.as_str());
+                ((server, claim.entrance), claim.put_to())
+            })
             .collect();
-        columns.sort();
-        columns.dedup();
         let width = claims
             .keys()
             .map(|name| name.chars().count())
@@ -225,12 +227,12 @@ impl Report {
             .unwrap_or_default();
         let mut text = String::new();
         // A column is as narrow as its words; what it stands for is said above, in the order of the columns.
-        for (index, column) in columns.iter().enumerate() {
+        for (index, column) in columns.values().enumerate() {
             let _ = writeln!(text, "{:width$}  {}┌ {column}", "", "│    ".repeat(index));
         }
         for (name, claims) in &claims {
             let _ = write!(text, "{name:width$}  ");
-            for column in &columns {
+            for column in columns.values() {
                 let word = claims
                     .iter()
                     .find(|claim| claim.put_to() == *column)
@@ -583,10 +585,10 @@ mod tests {
         };
         assert_eq!(
             report.table(),
-            "                ┌ conduit 1, Caddy HTTP/2\n\
-             \u{20}               │    ┌ conduit 1, direct\n\
+            "                ┌ conduit 1, direct\n\
+             \u{20}               │    ┌ conduit 1, Caddy HTTP/2\n\
              \u{20}               │    │    ┌ synapse 1, Caddy HTTP/2\n\
-             the moon is up  PASS FLAW -    too-dark\n\
+             the moon is up  FLAW PASS -    too-dark\n\
              the sun is up   -    -    PASS\n"
         );
     }

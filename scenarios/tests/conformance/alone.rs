@@ -10,7 +10,7 @@ use harness::{Failure, OrBlame, Result};
 use ruma::{OwnedEventId, RoomId};
 use scenarios::{HOME, SOON, fleet_site, login, product, room};
 use serde_json::json;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::watch;
 
 /// Stops Conduit in one of two ways, and returns once it serves again.
 async fn interrupted(site: &Site, how: &str) -> Result<()> {
@@ -29,10 +29,15 @@ async fn interrupted(site: &Site, how: &str) -> Result<()> {
 
 /// Says one thing after the other until the server is gone and back, and hands back what was accepted, in order. What
 /// got no answer may have been said or not: a timeout is not a refusal.
-async fn talk(who: &Client, room: &RoomId, said: &AtomicUsize) -> Result<Vec<OwnedEventId>> {
+async fn talk(
+    who: &Client,
+    room: &RoomId,
+    said: &watch::Sender<usize>,
+) -> Result<Vec<OwnedEventId>> {
     let mut accepted = Vec::new();
     loop {
-        let number = said.fetch_add(1, Ordering::Relaxed);
+        let number = accepted.len();
+        said.send_replace(number);
         match who.try_say(room, &format!("number {number}")).await {
             Ok(answer) => match answer.outcome {
                 Ok(event) => accepted.push(event),
@@ -81,12 +86,13 @@ async fn a_token_from_before_a_restart_or_a_kill_loses_nothing_and_repeats_nothi
                 })
                 .await?;
             let since = listener.since().map(str::to_owned);
-            let said = AtomicUsize::new(0);
+            let (said, mut heard_of) = watch::channel(0);
             let (accepted, ()) = tokio::try_join!(talk(&alexander, &social, &said), async {
                 // In the middle of it: once something was accepted.
-                while said.load(Ordering::Relaxed) < 5 {
-                    tokio::task::yield_now().await;
-                }
+                heard_of
+                    .wait_for(|said| *said >= 5)
+                    .await
+                    .or_harness(|| "hear of what was said".to_owned())?;
                 interrupted(&site, how).await
             })?;
             let last = alexander.say(&social, &format!("after {how}")).await?;

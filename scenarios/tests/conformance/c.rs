@@ -488,12 +488,16 @@ fn a_long_poll_wakes_for_a_message_an_invitation_and_a_to_device_message() -> Ou
 #[test]
 fn the_answer_that_wakes_a_long_poll_tells_what_woke_it() -> Outcome {
     claim().flawed(&[&known::WAKES_EMPTY]).holds(async |scene| {
-        let (_, answer, _, told) = woken(scene, "message").await?;
-        product(
-            told.holds(&answer),
-            "tell in the answer that wakes a poll what woke it",
-            format!("woken with {answer}"),
-        )
+        // Every one of several: where a message is quicker than the poll, there is nothing to wake.
+        for _ in 0..4 {
+            let (_, answer, _, told) = woken(scene, "message").await?;
+            product(
+                told.holds(&answer),
+                "tell in the answer that wakes a poll what woke it",
+                format!("woken with {answer}"),
+            )?;
+        }
+        Ok(())
     })
 }
 

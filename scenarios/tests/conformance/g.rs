@@ -769,7 +769,7 @@ fn bodies_that_never_come_hold_nobody_up() -> Outcome {
             wires.iter_mut().filter_map(|wire| raw::status(&wire.hear(Duration::from_millis(1), |_| false))).collect::<Vec<_>>()
         });
         let answered = still.await.or_harness(|| "listen to fifty connections".to_owned())?;
-        product(took < Duration::from_secs(5), "answer others while fifty bodies are awaited", format!("5 questions took {took:?}"))?;
+        product(took < Duration::from_secs(20), "answer others while fifty bodies are awaited", format!("5 questions took {took:?}"))?;
         product(answered.iter().all(|status| *status >= 400), "make nothing of half a body", format!("{answered:?}"))?;
         let rooms = alice.joined_rooms().await?;
         product(rooms.is_empty(), "make no room of half a request", format!("{rooms:?}"))
