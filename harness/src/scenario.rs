@@ -278,6 +278,9 @@ pub fn noted() -> Result<Vec<Claim>> {
             std::fs::read_to_string(entry.or_environment(what)?.path()).or_environment(what)?;
         claims.push(serde_json::from_str::<Claim>(&text).or_harness(what)?);
     }
-    claims.sort_by_key(|claim| (claim.name.clone(), claim.put_to()));
+    claims.sort_by_key(|claim| {
+        let server = claim.server.as_ref().map(|server| server.name.clone());
+        (claim.name.clone(), server, claim.entrance)
+    });
     Ok(claims)
 }

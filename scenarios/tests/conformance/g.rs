@@ -96,6 +96,7 @@ const AUTHENTICATED: &[(Method, &str)] = &[
     (Method::GET, "v3/rooms/{r}/state/m.room.topic"),
     (Method::GET, "v3/rooms/{r}/state/x/y"),
     (Method::GET, "v3/sync"),
+    (Method::POST, "unstable/org.matrix.simplified_msc3575/sync"),
     (Method::GET, "v3/rooms/{r}/context/{e}"),
     (Method::GET, "v3/rooms/{r}/messages?dir=b"),
     (Method::POST, "v3/search"),
