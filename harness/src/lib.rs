@@ -5,22 +5,30 @@
 //! bundle that an operator brings; [`world`] makes a closed network in which [`authority`] serves names and
 //! certificates and [`host`] boots bare machines from the [`image`]s; the [`operator`] follows a [`runbook`] there
 //! until a [`site`] serves; [`client`]s talk to it, a [`fingerprint`] says what they would miss; [`rehearse`] puts the
-//! claims in their order, [`scenario`] frames one claim, and [`report`] says what came of them.
+//! claims in their order, [`scenario`] frames one claim that has a world of its own, [`commons`] those that share one
+//! and are put by every [`entrance`], which must not differ ([`differential`]); what is [`known`] to be wrong must be
+//! wrong in just that way; and [`report`] says what came of them.
 
 pub mod authority;
 pub mod client;
+pub mod commons;
+pub mod differential;
 pub mod docker;
 pub mod docs;
+pub mod entrance;
 pub mod failure;
+pub mod faulty;
 pub mod fingerprint;
 pub mod homeserver;
 pub mod host;
 pub mod image;
+pub mod known;
 pub mod lint;
 pub mod measure;
 pub mod operator;
 pub mod paths;
 pub mod probe;
+pub mod raw;
 pub mod record;
 pub mod rehearse;
 pub mod report;

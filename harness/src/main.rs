@@ -694,6 +694,11 @@ fn report(directory: Option<PathBuf>, scenarios: bool) -> Result<Exit> {
         Report::read(&directory.unwrap_or_else(|| paths::runs().join("latest")))?
     };
     ui::show(report.lines())?;
+    for page in [report.table(), report.kill_matrix()] {
+        if !page.is_empty() {
+            ui::show(format!("\n{page}"))?;
+        }
+    }
     Ok(report.exit(false))
 }
 

@@ -1,10 +1,12 @@
 //! What a run found out: one line per claim for a person, `report.json` for programs, `junit.xml` for CI.
 
+use crate::entrance::Entrance;
 use crate::failure::{OrBlame, Result};
 use crate::homeserver::Server;
 use crate::verdict::{Blame, Exit, Verdict};
 use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -25,6 +27,59 @@ pub struct Claim {
     /// The whole letter, where it did not pass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub letter: Option<String>,
+    /// By which way it was put to the server, where that was chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entrance: Option<Entrance>,
+    /// The [`known`](crate::known) failure that it came to, as recorded. Its verdict is then `fail`, without blame:
+    /// the claim does not hold on this server, and nobody has to act.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<String>,
+    /// The [faults](crate::faulty) that the check was seen to notice in this run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kills: Vec<String>,
+}
+
+impl Claim {
+    /// A claim of which nothing is known yet.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            verdict: Verdict::Unknown,
+            server: None,
+            seconds: 0.0,
+            blame: None,
+            letter: None,
+            entrance: None,
+            known: None,
+            kills: Vec::new(),
+        }
+    }
+
+    /// Whether it failed, and in just the way that is recorded.
+    pub fn is_known(&self) -> bool {
+        self.verdict == Verdict::Fail && self.known.is_some() && self.blame.is_none()
+    }
+
+    /// The word in a status line: the verdict's, or `FLAW` for a failure that is known.
+    pub fn word(&self) -> &'static str {
+        if self.is_known() {
+            "FLAW"
+        } else {
+            self.verdict.word()
+        }
+    }
+
+    /// What it was put to, and by which way.
+    pub fn put_to(&self) -> String {
+        let server = self
+            .server
+            .as_ref()
+            .map_or_else(|| "nothing".to_owned(), ToString::to_string);
+        match self.entrance {
+            Some(entrance) => format!("{server}, {entrance}"),
+            None => server,
+        }
+    }
 }
 
 /// All claims of a run.
@@ -64,12 +119,10 @@ impl Report {
         let began = Instant::now();
         let outcome = proof.await;
         let mut claim = Claim {
-            name: name.to_owned(),
             verdict: Verdict::Pass,
             server: Some(server.clone()),
             seconds: round(began.elapsed().as_secs_f64()),
-            blame: None,
-            letter: None,
+            ..Claim::new(name)
         };
         let handed_on = match outcome {
             Ok(value) => Ok(value),
@@ -89,12 +142,8 @@ impl Report {
     /// Notes that a claim was never put, and why.
     pub fn not_put(&mut self, name: &str, why: &str) {
         self.claims.push(Claim {
-            name: name.to_owned(),
-            verdict: Verdict::Unknown,
-            server: None,
-            seconds: 0.0,
-            blame: None,
             letter: Some(why.to_owned()),
+            ..Claim::new(name)
         });
     }
 
@@ -121,15 +170,121 @@ impl Report {
         {
             return blame.into();
         }
-        let proved = |claim: &Claim| {
-            claim.verdict == Verdict::Pass && claim.server.as_ref().is_some_and(Server::is_conduit)
-        };
         // Of no claims at all nothing is known.
-        let unproved = self.claims.is_empty() || !self.claims.iter().all(proved);
+        let unproved = self.claims.is_empty() || self.elsewhere() > 0;
         if require_conduit && unproved {
             return Exit::Unknown;
         }
         Exit::Ok
+    }
+
+    /// How many claims nothing was found out about on Conduit. A claim that was put by several ways or to several
+    /// servers is decided by one of them on Conduit.
+    fn elsewhere(&self) -> usize {
+        let decided = |claim: &Claim| {
+            (claim.verdict == Verdict::Pass || claim.is_known())
+                && claim.server.as_ref().is_some_and(Server::is_conduit)
+        };
+        self.by_name()
+            .values()
+            .filter(|claims| {
+                claims
+                    .iter()
+                    .all(|claim| claim.verdict != Verdict::Fail || claim.is_known())
+            })
+            .filter(|claims| !claims.iter().any(|claim| decided(claim)))
+            .count()
+    }
+
+    fn by_name(&self) -> BTreeMap<&str, Vec<&Claim>> {
+        let mut claims = BTreeMap::<_, Vec<_>>::new();
+        for claim in &self.claims {
+            claims.entry(claim.name.as_str()).or_default().push(claim);
+        }
+        claims
+    }
+
+    /// Claim by server: what came of every claim that was put by more than one way. Empty where there is none.
+    pub fn table(&self) -> String {
+        let claims: BTreeMap<_, _> = self
+            .by_name()
+            .into_iter()
+            .filter(|(_, claims)| claims.iter().any(|claim| claim.entrance.is_some()))
+            .collect();
+        // By server, and for each server from its own port outwards.
+        let columns: BTreeMap<_, _> = claims
+            .values()
+            .flatten()
+            .map(|claim| {
+                let server = claim.server.as_ref().map(|server| server.name.as_str());
+                ((server, claim.entrance), claim.put_to())
+            })
+            .collect();
+        let width = claims
+            .keys()
+            .map(|name| name.chars().count())
+            .max()
+            .unwrap_or_default();
+        let mut text = String::new();
+        // A column is as narrow as its words; what it stands for is said above, in the order of the columns.
+        for (index, column) in columns.values().enumerate() {
+            let _ = writeln!(text, "{:width$}  {}┌ {column}", "", "│    ".repeat(index));
+        }
+        for (name, claims) in &claims {
+            let _ = write!(text, "{name:width$}  ");
+            for column in columns.values() {
+                let word = claims
+                    .iter()
+                    .find(|claim| claim.put_to() == *column)
+                    .map_or("-", |claim| claim.word());
+                let _ = write!(text, "{word:<5}");
+            }
+            let mut known: Vec<_> = claims
+                .iter()
+                .filter_map(|claim| claim.known.as_deref())
+                .collect();
+            known.dedup();
+            let line = format!("{text}{}", known.join(", "));
+            text = line.trim_end().to_owned() + "\n";
+        }
+        text
+    }
+
+    /// The kill matrix: which fault, planted on purpose, which check has noticed in this run. Empty where none was.
+    pub fn kill_matrix(&self) -> String {
+        let mut faults = BTreeMap::<&str, Vec<&str>>::new();
+        for claim in &self.claims {
+            for fault in &claim.kills {
+                faults.entry(fault).or_default().push(&claim.name);
+            }
+        }
+        if faults.is_empty() {
+            return String::new();
+        }
+        let width = faults
+            .keys()
+            .map(|fault| fault.len())
+            .max()
+            .unwrap_or_default();
+        let mut text = String::new();
+        for (fault, claims) in &faults {
+            for (index, claim) in claims.iter().enumerate() {
+                let fault = if index == 0 { fault } else { "" };
+                let _ = writeln!(text, "{fault:width$}  {claim}");
+            }
+        }
+        let kills: usize = faults.values().map(Vec::len).sum();
+        let checks = self
+            .claims
+            .iter()
+            .filter(|claim| !claim.kills.is_empty())
+            .count();
+        let _ = writeln!(
+            text,
+            "{} faults planted, noticed {kills} times by {checks} checks",
+            faults.len()
+        );
+        text
     }
 
     /// One aligned line per claim, letters beneath, a summary at the end.
@@ -142,15 +297,17 @@ impl Report {
             .max()
             .unwrap_or_default();
         for claim in &self.claims {
-            let server = claim
-                .server
-                .as_ref()
-                .map_or_else(|| "nothing".to_owned(), ToString::to_string);
             let _ = write!(
                 text,
-                "{} [{:>6.1}s] {:width$}  on {server}",
-                claim.verdict, claim.seconds, claim.name
+                "{} [{:>6.1}s] {:width$}  on {}",
+                claim.word(),
+                claim.seconds,
+                claim.name,
+                claim.put_to()
             );
+            if let Some(known) = claim.known.as_deref().filter(|_| claim.is_known()) {
+                let _ = write!(text, "  (known: {known})");
+            }
             if let (Verdict::Fail | Verdict::Unknown, Some(blame)) = (claim.verdict, claim.blame) {
                 let _ = write!(text, "  ({blame})");
             }
@@ -159,7 +316,7 @@ impl Report {
         for claim in self
             .claims
             .iter()
-            .filter(|claim| claim.verdict != Verdict::Pass)
+            .filter(|claim| claim.verdict != Verdict::Pass && !claim.is_known())
         {
             if let Some(letter) = &claim.letter {
                 let _ = write!(
@@ -181,30 +338,27 @@ impl Report {
         let count = |verdict| {
             self.claims
                 .iter()
-                .filter(|claim| claim.verdict == verdict)
+                .filter(|claim| claim.verdict == verdict && !claim.is_known())
                 .count()
         };
-        let _ = writeln!(
+        let _ = write!(
             text,
             "{} passed, {} failed, {} unknown",
             count(Verdict::Pass),
             count(Verdict::Fail),
             count(Verdict::Unknown)
         );
-        let elsewhere = self
-            .claims
-            .iter()
-            .filter(|claim| claim.verdict != Verdict::Fail)
-            .filter(|claim| {
-                claim.verdict == Verdict::Unknown
-                    || !claim.server.as_ref().is_some_and(Server::is_conduit)
-            })
-            .count();
+        let known = self.claims.iter().filter(|claim| claim.is_known()).count();
+        if known > 0 {
+            let _ = write!(text, ", {known} flawed as known");
+        }
+        text.push('\n');
+        let elsewhere = self.elsewhere();
         if elsewhere > 0 {
             let _ = writeln!(
                 text,
                 "not proved on Conduit: {elsewhere} of {} claims (unknown for Conduit)",
-                self.claims.len()
+                self.by_name().len()
             );
         }
         text
@@ -235,6 +389,8 @@ impl Report {
         let mut suite = TestSuite::new("fleet");
         for claim in &self.claims {
             let mut status = match claim.verdict {
+                // Neither a success nor something to act on; what it is stands in its message.
+                _ if claim.is_known() => TestCaseStatus::skipped(),
                 Verdict::Pass => TestCaseStatus::success(),
                 Verdict::Fail => TestCaseStatus::non_success(NonSuccessKind::Failure),
                 Verdict::Unknown if claim.blame.is_some() => {
@@ -243,16 +399,17 @@ impl Report {
                 Verdict::Unknown => TestCaseStatus::skipped(),
             };
             if let Some(letter) = &claim.letter {
-                status.set_message(letter.lines().next().unwrap_or_default());
+                let first = letter.lines().next().unwrap_or_default();
+                match &claim.known {
+                    Some(known) if claim.is_known() => {
+                        status.set_message(format!("known failure `{known}`: {first}"))
+                    }
+                    _ => status.set_message(first),
+                };
                 status.set_description(letter.clone());
             }
             let mut case = TestCase::new(&claim.name, status);
-            case.set_classname(
-                claim
-                    .server
-                    .as_ref()
-                    .map_or_else(|| "nothing".to_owned(), ToString::to_string),
-            );
+            case.set_classname(claim.put_to());
             case.set_time(Duration::from_secs_f64(claim.seconds.max(0.0)));
             suite.add_test_case(case);
         }
@@ -359,6 +516,105 @@ mod tests {
             .await;
         assert_eq!(failed.expect_err("it fails").after, "d");
         assert_eq!(report.exit(false), Exit::Deployment);
+    }
+
+    fn put(name: &str, server: &str, entrance: Entrance, verdict: Verdict) -> Claim {
+        Claim {
+            verdict,
+            server: Some(self::server(server)),
+            entrance: Some(entrance),
+            ..Claim::new(name)
+        }
+    }
+
+    fn known(claim: Claim) -> Claim {
+        Claim {
+            verdict: Verdict::Fail,
+            known: Some("too-dark".to_owned()),
+            letter: Some("see the stars".to_owned()),
+            ..claim
+        }
+    }
+
+    #[test]
+    fn a_known_failure_is_neither_a_pass_nor_a_failure_to_act_on() {
+        let flawed = known(put(
+            "the stars are out",
+            "conduit",
+            Entrance::Direct,
+            Verdict::Fail,
+        ));
+        let mut report = Report {
+            claims: vec![flawed],
+            ..Report::default()
+        };
+        let lines = report.lines();
+        assert!(
+            lines.starts_with("FLAW [   0.0s] the stars are out"),
+            "{lines}"
+        );
+        assert!(
+            lines.contains("0 passed, 0 failed, 0 unknown, 1 flawed as known"),
+            "{lines}"
+        );
+        assert!(!lines.contains("not proved on Conduit"), "{lines}");
+        assert_eq!(report.exit(true), Exit::Ok);
+        assert!(
+            report
+                .junit()
+                .expect("junit")
+                .contains("known failure `too-dark`")
+        );
+        // Who is blamed has to act, whatever the record says.
+        report.claims[0].blame = Some(Blame::Product);
+        assert_eq!(report.exit(false), Exit::Product);
+        assert!(report.lines().starts_with("FAIL"), "{}", report.lines());
+    }
+
+    #[test]
+    fn the_table_shows_each_claim_by_server_and_entrance() {
+        let moon = "the moon is up";
+        let report = Report {
+            claims: vec![
+                put(moon, "conduit", Entrance::Http2, Verdict::Pass),
+                known(put(moon, "conduit", Entrance::Direct, Verdict::Fail)),
+                put("the sun is up", "synapse", Entrance::Http2, Verdict::Pass),
+                Claim::new("not put by any way"),
+            ],
+            ..Report::default()
+        };
+        assert_eq!(
+            report.table(),
+            "                ┌ conduit 1, direct\n\
+             \u{20}               │    ┌ conduit 1, Caddy HTTP/2\n\
+             \u{20}               │    │    ┌ synapse 1, Caddy HTTP/2\n\
+             the moon is up  FLAW PASS -    too-dark\n\
+             the sun is up   -    -    PASS\n"
+        );
+    }
+
+    #[test]
+    fn the_kill_matrix_says_which_check_noticed_which_fault() {
+        let mut claim = put("a", "conduit", Entrance::Direct, Verdict::Pass);
+        claim.kills = vec!["drops".to_owned(), "adds".to_owned()];
+        let mut other = put("b", "conduit", Entrance::Direct, Verdict::Pass);
+        other.kills = vec!["drops".to_owned()];
+        let report = Report {
+            claims: vec![claim, other, Claim::new("c")],
+            ..Report::default()
+        };
+        assert_eq!(
+            report.kill_matrix(),
+            "adds   a\ndrops  a\n       b\n2 faults planted, noticed 3 times by 2 checks\n"
+        );
+        assert_eq!(Report::default().kill_matrix(), "");
+    }
+
+    #[test]
+    fn a_report_of_before_there_were_entrances_is_understood() {
+        let old = r#"{"name":"a","verdict":"pass","server":{"name":"conduit","version":"1"},"seconds":1.0,"blame":null}"#;
+        let claim: Claim = serde_json::from_str(old).expect("it is understood");
+        assert_eq!(serde_json::to_string(&claim).expect("JSON"), old);
     }
 
     #[tokio::test]

@@ -21,6 +21,12 @@ pub type Outcome = std::result::Result<(), Letter>;
 /// runner as a person should read it.
 pub struct Letter(String);
 
+impl Letter {
+    pub(crate) fn of(text: String) -> Self {
+        Self(text)
+    }
+}
+
 impl fmt::Debug for Letter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -229,16 +235,20 @@ fn note(
         None if server.is_some() => Verdict::Pass,
         None => Verdict::Unknown,
     };
-    let claim = Claim {
-        name: name.to_owned(),
+    note_claim(&Claim {
         verdict,
         server: server.cloned(),
         seconds: began.elapsed().as_secs_f64(),
         blame: failure.filter(|_| !unproved).map(|failure| failure.blame),
         letter: failure.map(ToString::to_string),
-    };
-    if let Err(failure) = write_note(&notes(), &claim) {
-        eprintln!("the outcome of `{name}` was not noted: {failure}");
+        ..Claim::new(name)
+    });
+}
+
+/// Never fails a scenario, either.
+pub(crate) fn note_claim(claim: &Claim) {
+    if let Err(failure) = write_note(&notes(), claim) {
+        eprintln!("the outcome of `{}` was not noted: {failure}", claim.name);
     }
 }
 
@@ -246,11 +256,12 @@ fn write_note(directory: &Path, claim: &Claim) -> Result<()> {
     let what = || "note a claim".to_owned();
     std::fs::create_dir_all(directory).or_environment(what)?;
     let text = serde_json::to_string(claim).or_harness(what)?;
-    std::fs::write(
-        directory.join(claim.name.replace("::", "--") + ".json"),
-        text,
-    )
-    .or_environment(what)
+    let mut file = claim.name.replace("::", "--");
+    // One note for each way by which it was put.
+    if let (Some(server), Some(entrance)) = (&claim.server, claim.entrance) {
+        file += &format!("--{}--{entrance:?}", server.name);
+    }
+    std::fs::write(directory.join(file + ".json"), text).or_environment(what)
 }
 
 /// The claims that scenarios noted, by name.
@@ -267,6 +278,9 @@ pub fn noted() -> Result<Vec<Claim>> {
             std::fs::read_to_string(entry.or_environment(what)?.path()).or_environment(what)?;
         claims.push(serde_json::from_str::<Claim>(&text).or_harness(what)?);
     }
-    claims.sort_by(|a, b| a.name.cmp(&b.name));
+    claims.sort_by_key(|claim| {
+        let server = claim.server.as_ref().map(|server| server.name.clone());
+        (claim.name.clone(), server, claim.entrance)
+    });
     Ok(claims)
 }

@@ -131,7 +131,9 @@ fn synapse_yaml(server_name: &str) -> String {
         // The lab's addresses are of a range that Synapse takes for internal.
         "ip_range_blacklist": [],
         "federation_custom_ca_list": ["/etc/ssl/certs/ca-certificates.crt"],
-        "rc_message": limit, "rc_registration": limit, "rc_login": {"address": limit, "account": limit},
+        "rc_message": limit, "rc_registration": limit, "rc_login": {"address": limit, "account": limit, "failed_attempts": limit},
+        // Lab accounts are made by the dozen; their passwords protect nothing.
+        "bcrypt_rounds": 4,
         "rc_joins": {"local": limit, "remote": limit}, "rc_invites": {"per_room": limit, "per_user": limit},
         "macaroon_secret_key": "lab", "form_secret": "lab", "registration_shared_secret": "lab",
     })
@@ -236,6 +238,13 @@ pub(crate) fn use_crypto() {
 
 /// A client for the sites of one world.
 pub fn client(root_certificate: &str, sites: &[(&str, Ports)]) -> Result<reqwest::Client> {
+    builder(root_certificate, sites)?
+        .build()
+        .or_harness(|| "make an HTTP client for the lab".to_owned())
+}
+
+/// The same, before it is made: for a client that differs in one thing.
+pub fn builder(root_certificate: &str, sites: &[(&str, Ports)]) -> Result<reqwest::ClientBuilder> {
     use_crypto();
     let what = || "make an HTTP client for the lab".to_owned();
     let mut names = BTreeMap::new();
@@ -245,14 +254,12 @@ pub fn client(root_certificate: &str, sites: &[(&str, Ports)]) -> Result<reqwest
     }
     let certificate =
         reqwest::Certificate::from_pem(root_certificate.as_bytes()).or_harness(what)?;
-    reqwest::Client::builder()
+    Ok(reqwest::Client::builder()
         .tls_certs_only([certificate])
         .dns_resolver(Arc::new(LabNames { names }))
         .no_proxy()
         .connect_timeout(Duration::from_secs(10))
-        .timeout(Duration::from_secs(120))
-        .build()
-        .or_harness(what)
+        .timeout(Duration::from_secs(120)))
 }
 
 /// Knows the lab's names and no others, so that no request of a scenario can leave the machine by its name.

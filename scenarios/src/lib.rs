@@ -109,3 +109,29 @@ pub fn must(holds: bool, what: &str, seen: impl Into<String>) -> Result<()> {
         Err(Failure::deployment(what).last_seen(seen))
     }
 }
+
+/// Something that a homeserver must do, with what was seen.
+pub fn product(holds: bool, what: &str, seen: impl Into<String>) -> Result<()> {
+    if holds {
+        Ok(())
+    } else {
+        Err(Failure::product(what).last_seen(seen))
+    }
+}
+
+/// A room id in a path.
+pub fn encoded(text: &str) -> String {
+    let mut path = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                path.push(byte.into())
+            }
+            _ => path += &format!("%{byte:02X}"),
+        }
+    }
+    path
+}
+
+/// Long enough for anything that a single server does, on a busy machine.
+pub const SOON: std::time::Duration = std::time::Duration::from_secs(30);

@@ -11,6 +11,7 @@
 
 mod account;
 mod answer;
+mod line;
 mod media;
 mod rooms;
 mod sync;
@@ -49,6 +50,7 @@ pub(crate) use self::media::sha256;
 pub use self::{
     account::{Device, Profile},
     answer::{Answer, Asked, Cause, Failure, FailureParts, Refusal},
+    line::{Exchange, Line, Log},
     media::Media,
     rooms::{Event, NewRoom},
     sync::{Listener, Membership, RoomSeen, Seen},
@@ -181,7 +183,7 @@ impl fmt::Display for Client {
 /// Where requests go to, without anybody's credentials.
 #[derive(Clone)]
 struct Server {
-    http: reqwest::Client,
+    line: Line,
     base: String,
 }
 
@@ -195,9 +197,9 @@ struct Received {
 }
 
 impl Server {
-    fn new(http: &reqwest::Client, base: &str) -> Self {
+    fn new(line: impl Into<Line>, base: &str) -> Self {
         Self {
-            http: http.clone(),
+            line: line.into(),
             base: base.trim_end_matches('/').to_owned(),
         }
     }
@@ -305,15 +307,17 @@ impl Server {
                 let request = reqwest::Request::try_from(request)
                     .map_err(|e| Cause::Invalid(answer::chain(&e)))?;
                 let response = self
+                    .line
                     .http
                     .execute(request)
                     .await
                     .map_err(|e| no_answer(&e, limit))?;
-                let (status, headers) = (response.status().as_u16(), response.headers().clone());
+                let (status, version) = (response.status().as_u16(), response.version());
+                let headers = response.headers().clone();
                 let body = response.bytes().await.map_err(|e| no_answer(&e, limit))?;
-                Ok((status, headers, body))
+                Ok((status, version, headers, body))
             };
-            let (status, headers, body) = match tokio::time::timeout(limit, once).await {
+            let (status, version, headers, body) = match tokio::time::timeout(limit, once).await {
                 Ok(Ok(received)) => received,
                 Ok(Err(cause)) => return Err(fail(cause)),
                 Err(_) => return Err(fail(Cause::TimedOut { limit })),
@@ -328,6 +332,15 @@ impl Server {
                     continue;
                 }
             }
+            self.line.note(|| Exchange {
+                who: asked.who.clone(),
+                method: request.method().clone(),
+                path: request.uri().path().to_owned(),
+                version,
+                status,
+                headers: headers.clone(),
+                body: body.clone(),
+            });
             return Ok(Received {
                 status,
                 headers,
@@ -439,13 +452,13 @@ impl Client {
     /// # Errors
     /// When the server refuses or does not answer.
     pub async fn login(
-        http: &reqwest::Client,
+        line: impl Into<Line>,
         base: &str,
         user: &str,
         password: &str,
         device: &str,
     ) -> Result<Self, Failure> {
-        Self::try_login(http, base, user, password, device)
+        Self::try_login(line, base, user, password, device)
             .await?
             .must()
     }
@@ -455,13 +468,13 @@ impl Client {
     /// # Errors
     /// When there is no answer.
     pub async fn try_login(
-        http: &reqwest::Client,
+        line: impl Into<Line>,
         base: &str,
         user: &str,
         password: &str,
         device: &str,
     ) -> Result<Answer<Self>, Failure> {
-        let server = Server::new(http, base);
+        let server = Server::new(line, base);
         let limits = Limits::default();
         let identifier =
             uiaa::UserIdentifier::Matrix(uiaa::MatrixUserIdentifier::new(user.to_owned()));
@@ -497,14 +510,14 @@ impl Client {
     /// # Errors
     /// When the server refuses, offers no flow that `how` can walk, or does not answer.
     pub async fn register(
-        http: &reqwest::Client,
+        line: impl Into<Line>,
         base: &str,
         localpart: &str,
         password: &str,
         device: &str,
         how: Registration<'_>,
     ) -> Result<Self, Failure> {
-        Self::try_register(http, base, localpart, password, device, how)
+        Self::try_register(line, base, localpart, password, device, how)
             .await?
             .must()
     }
@@ -514,14 +527,14 @@ impl Client {
     /// # Errors
     /// When there is no answer, or the server offers no flow that `how` can walk.
     pub async fn try_register(
-        http: &reqwest::Client,
+        line: impl Into<Line>,
         base: &str,
         localpart: &str,
         password: &str,
         device: &str,
         how: Registration<'_>,
     ) -> Result<Answer<Self>, Failure> {
-        let server = Server::new(http, base);
+        let server = Server::new(line, base);
         let limits = Limits::default();
         let mut request = register::v3::Request::new();
         request.username = Some(localpart.to_owned());
@@ -596,11 +609,11 @@ impl Client {
     /// # Errors
     /// When the token is not valid, belongs to no device, or the server does not answer.
     pub async fn with_token(
-        http: &reqwest::Client,
+        line: impl Into<Line>,
         base: &str,
         token: &str,
     ) -> Result<Self, Failure> {
-        let server = Server::new(http, base);
+        let server = Server::new(line, base);
         let limits = Limits::default();
         let request = whoami::v3::Request::new();
         let what = "say who it is (whoami)".to_owned();
@@ -630,8 +643,8 @@ impl Client {
     }
 
     /// Takes up a session without asking the server anything.
-    pub fn with_session(http: &reqwest::Client, base: &str, session: Session) -> Self {
-        Self::assemble(Server::new(http, base), session, Limits::default())
+    pub fn with_session(line: impl Into<Line>, base: &str, session: Session) -> Self {
+        Self::assemble(Server::new(line, base), session, Limits::default())
     }
 
     fn assemble(server: Server, session: Session, limits: Limits) -> Self {
@@ -660,7 +673,7 @@ impl Client {
     }
 
     /// The same device at another address, as after a restore onto another host.
-    pub fn at(&self, http: &reqwest::Client, base: &str) -> Self {
+    pub fn at(&self, line: impl Into<Line>, base: &str) -> Self {
         let Inner {
             session,
             limits,
@@ -668,7 +681,7 @@ impl Client {
             ..
         } = &*self.0;
         Self(Arc::new(Inner {
-            server: Server::new(http, base),
+            server: Server::new(line, base),
             session: session.clone(),
             limits: *limits,
             txn: txn.clone(),

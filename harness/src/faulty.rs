@@ -1,0 +1,364 @@
+//! A proxy that is wrong on purpose, in one way at a time. It stands between a client and a server that is right, and
+//! every check that it should fool must fail: a check that no fault fails has proved nothing.
+
+use crate::failure::{OrBlame, Result};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use hyper::service::service_fn;
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::task::{AbortHandle, JoinSet};
+
+/// One way to be wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mutant {
+    /// The control: no fault at all. Whatever fails behind it fails because of the proxy and not because of a fault.
+    ChangesNothing,
+    /// Every fifth message is answered as accepted, and lost.
+    DropsMessages,
+    /// Every message is sent again under another transaction id.
+    DuplicatesMessages,
+    /// Timelines of syncs come newest first.
+    ReordersTimelines,
+    /// No timeline says that it is limited.
+    StripsLimited,
+    /// No sync tells state outside of timelines.
+    StripsState,
+    /// To-device messages are answered as accepted, and lost.
+    DropsToDevice,
+    /// Redactions are answered as accepted, and not made.
+    IgnoresRedactions,
+    /// Refusals with 403 become empty successes, without the deed.
+    ForgivesForbidden,
+    /// Refusals with 401 become empty successes.
+    ForgivesBadTokens,
+    /// Logging out is answered as done, and not done.
+    ForgetsLogouts,
+    /// Who asks for something under another user's name is given it as that user.
+    ServesOthersData,
+    /// Whoever asks for media without a token is given it as somebody who has one.
+    ServesMediaToAnybody,
+    /// The last byte of every download is missing.
+    TruncatesMedia,
+    /// Every download may be shown inline.
+    ShowsMediaInline,
+    /// No answer is for web clients of other origins.
+    StripsCors,
+    /// Escaped slashes are unescaped on the way.
+    UnescapesSlashes,
+    /// Integers beyond 2^53 - 2 are rounded.
+    RoundsIntegers,
+    /// A poll is answered only when its time is over.
+    SleepsThroughPolls,
+}
+
+impl Mutant {
+    /// What it is called.
+    pub fn word(self) -> String {
+        let json = serde_json::to_value(self).unwrap_or_default();
+        json.as_str().unwrap_or_default().to_owned()
+    }
+}
+
+/// The proxy; it ends when it is dropped.
+pub struct Faulty {
+    /// Where it listens, as a base URL.
+    pub base: String,
+    listener: AbortHandle,
+}
+
+impl Drop for Faulty {
+    fn drop(&mut self) {
+        self.listener.abort();
+    }
+}
+
+struct State {
+    mutant: Mutant,
+    target: String,
+    http: reqwest::Client,
+    counter: AtomicU64,
+    /// The newest token of every user who logged in through here.
+    tokens: Mutex<BTreeMap<String, String>>,
+}
+
+/// A question on its way to the server.
+struct Question {
+    method: Method,
+    path: String,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+/// An answer on its way back.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Faulty {
+    /// Listens on loopback, in front of `target`.
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub async fn start(mutant: Mutant, target: &str, http: reqwest::Client) -> Result<Self> {
+        let what = || format!("start the proxy that {}", mutant.word());
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
+            .await
+            .or_environment(what)?;
+        let address = listener.local_addr().or_environment(what)?;
+        let state = Arc::new(State {
+            mutant,
+            target: target.to_owned(),
+            http,
+            counter: AtomicU64::new(0),
+            tokens: Mutex::default(),
+        });
+        let task = tokio::spawn(async move {
+            // Aborted with the listener, because the set is dropped with it.
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let state = state.clone();
+                connections.spawn(async move {
+                    let service = service_fn(move |request| {
+                        let state = state.clone();
+                        async move { Ok::<_, Infallible>(state.serve(request).await) }
+                    });
+                    let stream = hyper_util::rt::TokioIo::new(stream);
+                    // A client that goes away is no concern of the proxy's.
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(stream, service)
+                        .await;
+                });
+            }
+        });
+        Ok(Self {
+            base: format!("http://{address}"),
+            listener: task.abort_handle(),
+        })
+    }
+}
+
+impl State {
+    async fn serve(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let answer = match self.answer(request).await {
+            Ok(answer) => answer,
+            Err(error) => Answer {
+                status: StatusCode::BAD_GATEWAY,
+                headers: HeaderMap::new(),
+                body: error.to_string().into(),
+            },
+        };
+        let mut response = Response::new(Full::new(answer.body));
+        *response.status_mut() = answer.status;
+        *response.headers_mut() = answer.headers;
+        response
+    }
+
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+    ) -> std::result::Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
+        let (parts, body) = request.into_parts();
+        let mut question = Question {
+            method: parts.method,
+            path: parts.uri.to_string(),
+            headers: parts.headers,
+            body: body.collect().await?.to_bytes(),
+        };
+        for header in [HOST, CONTENT_LENGTH, TRANSFER_ENCODING] {
+            question.headers.remove(header);
+        }
+        if let Some(answer) = self.instead(&question) {
+            return Ok(answer);
+        }
+        self.change(&mut question);
+        if self.mutant == Mutant::DuplicatesMessages && is_message(&question) {
+            let again = format!("{}-again", question.path);
+            self.forward(&question, &again).await?;
+        }
+        let began = tokio::time::Instant::now();
+        let mut answer = self.forward(&question, &question.path).await?;
+        if self.mutant == Mutant::SleepsThroughPolls
+            && let Some(time) = poll_of(&question)
+        {
+            tokio::time::sleep_until(began + time).await;
+        }
+        self.remember(&question, &answer);
+        self.spoil(&question, &mut answer);
+        answer.headers.remove(CONTENT_LENGTH);
+        answer.headers.remove(TRANSFER_ENCODING);
+        Ok(answer)
+    }
+
+    async fn forward(&self, question: &Question, path: &str) -> reqwest::Result<Answer> {
+        let answer = self
+            .http
+            .request(question.method.clone(), format!("{}{path}", self.target))
+            .headers(question.headers.clone())
+            .body(question.body.clone())
+            .send()
+            .await?;
+        Ok(Answer {
+            status: answer.status(),
+            headers: answer.headers().clone(),
+            body: answer.bytes().await?,
+        })
+    }
+
+    /// What is answered without asking the server at all.
+    fn instead(&self, question: &Question) -> Option<Answer> {
+        let nth = || self.counter.fetch_add(1, Ordering::Relaxed) + 1;
+        let accepted = |body: Value| {
+            Some(Answer {
+                status: StatusCode::OK,
+                headers: HeaderMap::new(),
+                body: body.to_string().into(),
+            })
+        };
+        let event = |number: u64| json!({"event_id": format!("$lost{number}")});
+        match self.mutant {
+            Mutant::DropsMessages if is_message(question) => Some(nth())
+                .filter(|number| number % 5 == 0)
+                .and_then(|number| accepted(event(number))),
+            Mutant::DropsToDevice if question.path.contains("/sendToDevice/") => {
+                accepted(json!({}))
+            }
+            Mutant::IgnoresRedactions if question.path.contains("/redact/") => {
+                accepted(event(nth()))
+            }
+            Mutant::ForgetsLogouts if question.path.contains("/logout") => accepted(json!({})),
+            _ => None,
+        }
+    }
+
+    /// What is asked otherwise.
+    fn change(&self, question: &mut Question) {
+        let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        let token = match self.mutant {
+            Mutant::ServesOthersData => {
+                let owner = |(user, _): &(&String, &String)| {
+                    question.path.contains(&format!("/user/{user}/"))
+                };
+                tokens.iter().find(owner).map(|(_, token)| token)
+            }
+            Mutant::ServesMediaToAnybody
+                if question.path.contains("/media/")
+                    && !question.headers.contains_key(AUTHORIZATION) =>
+            {
+                tokens.values().next()
+            }
+            _ => None,
+        };
+        if let Some(value) = token.and_then(|token| format!("Bearer {token}").parse().ok()) {
+            question.headers.insert(AUTHORIZATION, value);
+        }
+        if self.mutant == Mutant::UnescapesSlashes {
+            question.path = question.path.replace("%2F", "/");
+        }
+    }
+
+    fn remember(&self, question: &Question, answer: &Answer) {
+        if !question.path.ends_with("/login") {
+            return;
+        }
+        let Ok(session) = serde_json::from_slice::<Value>(&answer.body) else {
+            return;
+        };
+        if let (Some(user), Some(token)) = (
+            session["user_id"].as_str(),
+            session["access_token"].as_str(),
+        ) {
+            let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+            tokens.insert(
+                user.replace('@', "%40").replace(':', "%3A"),
+                token.to_owned(),
+            );
+        }
+    }
+
+    /// What is told otherwise.
+    fn spoil(&self, question: &Question, answer: &mut Answer) {
+        let downloads =
+            question.method == Method::GET && question.path.contains("/media/download/");
+        match self.mutant {
+            Mutant::ForgivesForbidden if answer.status == StatusCode::FORBIDDEN => forgive(answer),
+            Mutant::ForgivesBadTokens if answer.status == StatusCode::UNAUTHORIZED => {
+                forgive(answer)
+            }
+            Mutant::TruncatesMedia if downloads => {
+                answer.body.truncate(answer.body.len().saturating_sub(1))
+            }
+            Mutant::ShowsMediaInline if downloads => {
+                if let Some(how) = answer.headers.get_mut("content-disposition")
+                    && let Some(value) = how
+                        .to_str()
+                        .ok()
+                        .and_then(|text| text.replace("attachment", "inline").parse().ok())
+                {
+                    *how = value;
+                }
+            }
+            Mutant::StripsCors => {
+                answer.headers.remove("access-control-allow-origin");
+            }
+            Mutant::RoundsIntegers => {
+                let text = String::from_utf8_lossy(&answer.body);
+                answer.body = text.replace("9007199254740991", "9007199254740990").into();
+            }
+            Mutant::ReordersTimelines | Mutant::StripsLimited | Mutant::StripsState
+                if question.path.contains("/sync") =>
+            {
+                self.spoil_sync(answer);
+            }
+            _ => {}
+        }
+    }
+
+    fn spoil_sync(&self, answer: &mut Answer) {
+        let Ok(mut sync) = serde_json::from_slice::<Value>(&answer.body) else {
+            return;
+        };
+        let rooms = sync["rooms"]["join"].as_object_mut();
+        for room in rooms.into_iter().flat_map(|rooms| rooms.values_mut()) {
+            match self.mutant {
+                Mutant::ReordersTimelines => {
+                    if let Some(events) = room["timeline"]["events"].as_array_mut() {
+                        events.reverse();
+                    }
+                }
+                Mutant::StripsLimited => room["timeline"]["limited"] = false.into(),
+                _ => room["state"] = json!({"events": []}),
+            }
+        }
+        answer.body = sync.to_string().into();
+    }
+}
+
+fn forgive(answer: &mut Answer) {
+    answer.status = StatusCode::OK;
+    answer.body = "{}".into();
+}
+
+fn is_message(question: &Question) -> bool {
+    question.method == Method::PUT && question.path.contains("/send/")
+}
+
+/// How long a poll may wait, of a sync that goes on from somewhere.
+fn poll_of(question: &Question) -> Option<std::time::Duration> {
+    let (path, query) = question.path.split_once('?')?;
+    let time = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("timeout="))?;
+    (path.ends_with("/sync") && query.contains("since="))
+        .then(|| time.parse().map(std::time::Duration::from_millis).ok())?
+}

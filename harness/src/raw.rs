@@ -1,0 +1,110 @@
+//! What no HTTP client would send: bytes on a connection, to see what a proxy and the server behind it make of them.
+
+use crate::failure::{Failure, OrBlame, Result};
+use crate::verdict::Blame;
+use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A connection that speaks nothing by itself.
+pub struct Wire(Box<dyn Stream>);
+
+trait Stream: Read + Write + Send {}
+impl<T: Read + Write + Send> Stream for T {}
+
+/// Where a wire leads to.
+#[derive(Clone, Debug)]
+pub struct To {
+    /// The port on this machine's loopback.
+    pub port: u16,
+    /// The name to ask for over TLS, and the root to trust; `None` for plain TCP.
+    pub tls: Option<(String, String)>,
+}
+
+impl Wire {
+    /// Connects, and over TLS makes sure of the certificate. Only to loopback.
+    ///
+    /// # Errors
+    /// When nobody listens, or the certificate is not the lab's.
+    pub fn open(to: &To) -> Result<Self> {
+        let what = || format!("open a connection to port {}", to.port);
+        let stream =
+            TcpStream::connect((Ipv4Addr::LOCALHOST, to.port)).or_blame(Blame::Product, what)?;
+        stream
+            .set_read_timeout(Some(Duration::from_millis(100)))
+            .and_then(|()| stream.set_write_timeout(Some(Duration::from_secs(20))))
+            .or_environment(what)?;
+        let Some((name, root)) = &to.tls else {
+            return Ok(Self(Box::new(stream)));
+        };
+        crate::site::use_crypto();
+        let mut roots = RootCertStore::empty();
+        let root = CertificateDer::from_pem_slice(root.as_bytes()).or_harness(what)?;
+        roots.add(root).or_harness(what)?;
+        let mut config = ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let name = ServerName::try_from(name.clone()).or_harness(what)?;
+        let connection = ClientConnection::new(Arc::new(config), name).or_harness(what)?;
+        Ok(Self(Box::new(StreamOwned::new(connection, stream))))
+    }
+
+    /// Puts bytes on it. Whether the other end still listens is seen by what it says.
+    pub fn send(&mut self, bytes: &[u8]) {
+        // A server that refuses in the middle of a request closes; that is an answer and not our failure.
+        let _ = self.0.write_all(bytes).and_then(|()| self.0.flush());
+    }
+
+    /// What comes, until `enough` says so, the other end closes, or the limit passes.
+    pub fn hear(&mut self, limit: Duration, enough: impl Fn(&str) -> bool) -> String {
+        let deadline = Instant::now() + limit;
+        let mut heard = Vec::new();
+        let mut buffer = [0; 16384];
+        while Instant::now() < deadline && !enough(&String::from_utf8_lossy(&heard)) {
+            match self.0.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => heard.extend_from_slice(&buffer[..count]),
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+                    ) => {}
+                Err(_) => break,
+            }
+        }
+        String::from_utf8_lossy(&heard).into_owned()
+    }
+}
+
+/// The status line's number of the first answer in what was heard.
+pub fn status(heard: &str) -> Option<u16> {
+    heard.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()
+}
+
+/// Sends a whole request on a connection of its own and hears the answer to the end; the request must ask to close.
+///
+/// # Errors
+/// When no connection can be made, or the answer does not end.
+pub async fn ask(to: To, request: Vec<u8>) -> Result<String> {
+    let answer = tokio::task::spawn_blocking(move || {
+        let mut wire = Wire::open(&to)?;
+        let mut heard = String::new();
+        // A server that has heard enough answers and closes, and what is sent after that would take its answer with it.
+        let mut parts = request.chunks(1 << 20);
+        while let Some(part) = parts.next().filter(|_| heard.is_empty()) {
+            wire.send(part);
+            if parts.len() > 0 {
+                heard = wire.hear(Duration::from_millis(1), |_| false);
+            }
+        }
+        heard += &wire.hear(Duration::from_secs(20), |_| false);
+        Ok(heard)
+    });
+    answer
+        .await
+        .map_err(|error| Failure::harness("ask over a bare connection").because(error))?
+}
