@@ -62,6 +62,7 @@ pub struct Root {
     /// The certificate, PEM.
     pub certificate: String,
     key: String,
+    params: CertificateParams,
     /// The certificate of the lab's own servers, signed by the root, and its key, PEM. Made here and not by Caddy's
     /// internal issuer, which once failed at its start and would have tried again only after a minute.
     server: (String, String),
@@ -89,8 +90,49 @@ impl Root {
             certificate,
             server: (server.pem(), server_key.serialize_pem()),
             key: key.serialize_pem(),
+            params,
         })
     }
+
+    /// Issues a certificate for a server that a scenario plays. A name may be an IP address.
+    pub fn issue(&self, names: &[&str], validity: Validity) -> Result<Issued> {
+        let what = || format!("issue a certificate for `{}`", names.join("`, `"));
+        let root_key = KeyPair::from_pem(&self.key).or_harness(what)?;
+        let issuer = Issuer::from_params(&self.params, root_key);
+        let key = KeyPair::generate().or_harness(what)?;
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut params = CertificateParams::new(names).or_harness(what)?;
+        match validity {
+            Validity::Current => {}
+            Validity::Expired => params.not_after = rcgen::date_time_ymd(2020, 1, 1),
+            Validity::NotYet => params.not_before = rcgen::date_time_ymd(2090, 1, 1),
+        }
+        let certificate = params.signed_by(&key, &issuer).or_harness(what)?;
+        Ok(Issued {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        })
+    }
+}
+
+/// When a certificate is valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Validity {
+    /// Today.
+    Current,
+    /// It was, until 2020.
+    Expired,
+    /// It will be, from 2090 on.
+    NotYet,
+}
+
+/// A certificate and its key, PEM.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    /// The certificate.
+    pub certificate: String,
+    /// Its key.
+    pub key: String,
 }
 
 /// A packet that was meant for outside of the lab.

@@ -1,8 +1,8 @@
 //! Trials: a real Conduit is started once for each configuration of a set, in a bare Host of a closed lab, and what it
 //! then does is written down. Nothing is judged here; [`trial.py`](trial.rs) runs on the host.
 
-use harness::Result;
 use harness::OrBlame;
+use harness::Result;
 use harness::homeserver::Binary;
 use harness::host::{Host, Needs};
 use harness::scenario::Stage;
@@ -97,7 +97,12 @@ impl Trial {
             .into_iter()
             .filter(|name| self.seen.get(*name) != other.seen.get(*name))
             .map(|name| {
-                let text = |trial: &Self| trial.seen.get(name).map_or("-".to_owned(), ToString::to_string);
+                let text = |trial: &Self| {
+                    trial
+                        .seen
+                        .get(name)
+                        .map_or("-".to_owned(), ToString::to_string)
+                };
                 format!("{name}: {} | {}", text(self), text(other))
             })
             .collect()
@@ -117,7 +122,8 @@ impl Trials {
             ..Needs::default()
         };
         let host = stage.world.host_with(NAME, needs).await?;
-        host.write("/root/trial.py", "755", DRIVER.as_bytes()).await?;
+        host.write("/root/trial.py", "755", DRIVER.as_bytes())
+            .await?;
         host.shell(
             "set -e; for backend in rocksdb sqlite; do \
              unshare --user --map-root-user --net sh -c \
@@ -147,15 +153,16 @@ impl Trials {
             .await?;
         let mut trials = BTreeMap::new();
         for line in output.lines() {
-            let trial: Trial = serde_json::from_str(line).or_harness(|| format!("read `{line}`"))?;
+            let trial: Trial =
+                serde_json::from_str(line).or_harness(|| format!("read `{line}`"))?;
             trials.insert(trial.id.clone(), trial);
         }
         cases
             .iter()
             .map(|case| {
-                trials
-                    .remove(&case.id)
-                    .ok_or_else(|| harness::Failure::harness(format!("{}: `{}` is missing", what(), case.id)))
+                trials.remove(&case.id).ok_or_else(|| {
+                    harness::Failure::harness(format!("{}: `{}` is missing", what(), case.id))
+                })
             })
             .collect()
     }

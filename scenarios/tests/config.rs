@@ -58,7 +58,12 @@ fn predicted(draft: &Draft) -> (Fate, Vec<Diagnostic>) {
     });
     let fate = match fatal {
         Some(exit) => Fate::Fatal(exit),
-        None if said.iter().any(|diagnostic| diagnostic.effect == Effect::Ignored) => Fate::Ignored,
+        None if said
+            .iter()
+            .any(|diagnostic| diagnostic.effect == Effect::Ignored) =>
+        {
+            Fate::Ignored
+        }
         None if !said.is_empty() => Fate::InForce,
         None => Fate::Clean,
     };
@@ -107,14 +112,27 @@ fn normal(mut trial: Trial) -> Trial {
 fn story(id: &str, draft: &Draft, fate: Fate, said: &[Diagnostic], trial: &Trial) -> String {
     let said: Vec<_> = said
         .iter()
-        .map(|diagnostic| format!("  {}: {} ({:?})", diagnostic.code.slug(), diagnostic.message, diagnostic.effect))
+        .map(|diagnostic| {
+            format!(
+                "  {}: {} ({:?})",
+                diagnostic.code.slug(),
+                diagnostic.message,
+                diagnostic.effect
+            )
+        })
         .collect();
     format!(
         "{id}: the linter says {fate}\n{}\nthe server: {:?}, exit {:?}\n{}\n{}\nenvironment: {:?}\n",
         said.join("\n"),
         trial.outcome,
         trial.exit,
-        trial.said.lines().rev().take(4).collect::<Vec<_>>().join("\n"),
+        trial
+            .said
+            .lines()
+            .rev()
+            .take(4)
+            .collect::<Vec<_>>()
+            .join("\n"),
         draft.toml(),
         draft.env
     )
@@ -143,7 +161,11 @@ async fn what_the_linter_foretells_is_what_the_server_does() -> Outcome {
             let mutation = *mutations.next().unwrap_or(&Mutation::WrongType);
             let id = format!("broken-{}", broken.len());
             number += 1;
-            must(number < 100 * count(), "find something to break in every kind", format!("{mutation:?}"))?;
+            must(
+                number < 100 * count(),
+                "find something to break in every kind",
+                format!("{mutation:?}"),
+            )?;
             if let Some(result) = mutation.apply(&mut rng.fork(), &sensible(&mut rng, &id)) {
                 broken.push((id, mutation, result));
             }
@@ -173,10 +195,16 @@ async fn what_the_linter_foretells_is_what_the_server_does() -> Outcome {
                 Some(exit) => Fate::Fatal(exit),
                 None => Fate::Clean,
             };
-            *table.entry((format!("sensible, {truth}"), fate.to_string())).or_default() += 1;
+            *table
+                .entry((format!("sensible, {truth}"), fate.to_string()))
+                .or_default() += 1;
             let echoes = echoes(draft, trial);
             if fate != truth || !echoes.is_empty() {
-                wrong.push(format!("{}{}", story(id, draft, fate, &said, trial), echoes.join("\n")));
+                wrong.push(format!(
+                    "{}{}",
+                    story(id, draft, fate, &said, trial),
+                    echoes.join("\n")
+                ));
             }
         }
         for (id, mutation, result) in &broken {
@@ -187,45 +215,80 @@ async fn what_the_linter_foretells_is_what_the_server_does() -> Outcome {
                 (None, Some(without)) if trial.differences(without).is_empty() => Fate::Ignored,
                 _ => Fate::InForce,
             };
-            *table.entry((format!("broken, {truth}"), fate.to_string())).or_default() += 1;
+            *table
+                .entry((format!("broken, {truth}"), fate.to_string()))
+                .or_default() += 1;
             let agrees = match (fate, truth) {
                 // What is in force need not show in anything that can be asked for, such as a lost log.
                 (Fate::InForce, Fate::Ignored) => mutation.is_in_force(),
                 (fate, truth) => fate == truth,
             };
             if !agrees {
-                let differences = dropped.get(id).map(|without| trial.differences(without)).unwrap_or_default();
-                wrong.push(format!("{mutation:?}: truth is {truth}\n{}{}", story(id, &result.draft, fate, &said, trial), differences.join("\n")));
+                let differences = dropped
+                    .get(id)
+                    .map(|without| trial.differences(without))
+                    .unwrap_or_default();
+                wrong.push(format!(
+                    "{mutation:?}: truth is {truth}\n{}{}",
+                    story(id, &result.draft, fate, &said, trial),
+                    differences.join("\n")
+                ));
             }
         }
         publish(stage.world.seed(), &conduit.describe(), &table, &wrong)?;
         must(
             wrong.is_empty(),
             "foretell what the server does with every configuration",
-            format!("{} of {} wrong\n\n{}", wrong.len(), 2 * count(), wrong.iter().take(12).cloned().collect::<Vec<_>>().join("\n\n")),
+            format!(
+                "{} of {} wrong\n\n{}",
+                wrong.len(),
+                2 * count(),
+                wrong
+                    .iter()
+                    .take(12)
+                    .cloned()
+                    .collect::<Vec<_>>()
+                    .join("\n\n")
+            ),
         )
     })
     .await
 }
 
 /// The confusion table, where a person finds it.
-fn publish(seed: u64, server: &str, table: &BTreeMap<(String, String), u32>, wrong: &[String]) -> Result<()> {
+fn publish(
+    seed: u64,
+    server: &str,
+    table: &BTreeMap<(String, String), u32>,
+    wrong: &[String],
+) -> Result<()> {
     let directory = paths::runs();
     let path = directory.join("lint-confusion.md");
     let columns: BTreeSet<_> = table.keys().map(|(_, said)| said.clone()).collect();
     let rows: BTreeSet<_> = table.keys().map(|(truth, _)| truth.clone()).collect();
-    let mut text = format!("Seed {seed:x}, on {server}.\n\n| the server | {} |\n|---|", columns.iter().cloned().collect::<Vec<_>>().join(" | "));
+    let mut text = format!(
+        "Seed {seed:x}, on {server}.\n\n| the server | {} |\n|---|",
+        columns.iter().cloned().collect::<Vec<_>>().join(" | ")
+    );
     text.push_str(&"---|".repeat(columns.len()));
     text.push('\n');
     for row in rows {
         let cells: Vec<_> = columns
             .iter()
-            .map(|column| table.get(&(row.clone(), column.clone())).map_or(String::new(), ToString::to_string))
+            .map(|column| {
+                table
+                    .get(&(row.clone(), column.clone()))
+                    .map_or(String::new(), ToString::to_string)
+            })
             .collect();
         text.push_str(&format!("| {row} | {} |\n", cells.join(" | ")));
     }
     eprintln!("{text}");
-    text.push_str(&format!("\n{} wrong\n\n{}", wrong.len(), wrong.join("\n\n")));
+    text.push_str(&format!(
+        "\n{} wrong\n\n{}",
+        wrong.len(),
+        wrong.join("\n\n")
+    ));
     std::fs::create_dir_all(&directory)
         .and_then(|()| std::fs::write(&path, text))
         .or_environment(|| format!("write `{}`", path.display()))
@@ -234,7 +297,9 @@ fn publish(seed: u64, server: &str, table: &BTreeMap<(String, String), u32>, wro
 /// What the server says of itself that is not what the draft says.
 fn echoes(draft: &Draft, trial: &Trial) -> Vec<String> {
     let mut wrong = Vec::new();
-    if trial.outcome != trial::Outcome::Served || !trial.seen.contains_key("show-config Server name") {
+    if trial.outcome != trial::Outcome::Served
+        || !trial.seen.contains_key("show-config Server name")
+    {
         return wrong;
     }
     for (key, name) in [
@@ -254,13 +319,19 @@ fn echoes(draft: &Draft, trial: &Trial) -> Vec<String> {
         let Some(wanted) = draft.get("[global]", key).or(default) else {
             continue;
         };
-        let said = trial.seen.get(&format!("show-config {name}")).and_then(|value| value.as_str()).unwrap_or("nothing");
+        let said = trial
+            .seen
+            .get(&format!("show-config {name}"))
+            .and_then(|value| value.as_str())
+            .unwrap_or("nothing");
         let same = match (said.parse::<f64>(), wanted.parse::<f64>()) {
             (Ok(said), Ok(wanted)) => (said - wanted).abs() < f64::EPSILON,
             _ => said == wanted,
         };
         if !same {
-            wrong.push(format!("`{key}` is {wanted} in the file, and {said} in the server"));
+            wrong.push(format!(
+                "`{key}` is {wanted} in the file, and {said} in the server"
+            ));
         }
     }
     wrong
@@ -361,12 +432,16 @@ async fn the_catalogue_is_what_the_real_binary_accepts() -> Outcome {
 fn around(path: &[&str]) -> String {
     match path {
         [key] => format!("{key} = @\n"),
-        ["media", "retention", key] => format!("[global.media]\nbackend = \"filesystem\"\n[[global.media.retention]]\n{key} = @\n"),
+        ["media", "retention", key] => format!(
+            "[global.media]\nbackend = \"filesystem\"\n[[global.media.retention]]\n{key} = @\n"
+        ),
         ["media", "backend"] => "[global.media]\nbackend = @\n".to_owned(),
         ["media", key] => format!("[global.media]\nbackend = \"filesystem\"\n{key} = @\n"),
         ["media", table, key] => {
             let other = if *key == "length" { "depth" } else { "length" };
-            format!("[global.media]\nbackend = \"filesystem\"\n[global.media.{table}]\n{key} = @\n{other} = 2\n")
+            format!(
+                "[global.media]\nbackend = \"filesystem\"\n[global.media.{table}]\n{key} = @\n{other} = 2\n"
+            )
         }
         ["ignored_keys", key] => format!("[[global.ignored_keys]]\n{key} = @\n"),
         ["tls", key] => {
@@ -376,7 +451,9 @@ fn around(path: &[&str]) -> String {
         ["turn", key] => {
             let rest: String = [("uris", "[]"), ("secret", "\"x\"")]
                 .into_iter()
-                .filter(|(name, _)| name != key && !(matches!(*key, "username" | "password") && *name == "secret"))
+                .filter(|(name, _)| {
+                    name != key && !(matches!(*key, "username" | "password") && *name == "secret")
+                })
                 .map(|(name, value)| format!("{name} = {value}\n"))
                 .collect();
             let pair = match *key {
@@ -387,7 +464,11 @@ fn around(path: &[&str]) -> String {
             format!("[global.turn]\n{key} = @\n{rest}{pair}")
         }
         ["proxy", "by_domain", key] => {
-            let rest = if *key == "url" { "" } else { "url = \"http://127.0.0.1:9\"\n" };
+            let rest = if *key == "url" {
+                ""
+            } else {
+                "url = \"http://127.0.0.1:9\"\n"
+            };
             format!("[[global.proxy.by_domain]]\n{key} = @\n{rest}")
         }
         [tables @ .., key] => format!("[global.{}]\n{key} = @\n", tables.join(".")),
