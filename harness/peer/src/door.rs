@@ -353,7 +353,8 @@ impl Door {
         self.wires.first().map_or("", |wire| &wire.address)
     }
 
-    /// Shows this certificate to callers that ask for `called`: a name, or an address for those that name nobody.
+    /// Shows this certificate to callers that ask for `called`: a name, or an address for those that name nobody. `NAME:PORT`
+    /// is for those who come to that port.
     pub fn show(&self, called: &str, certificate: &Issued) -> Result<()> {
         let what = || format!("show a certificate for `{called}`");
         let chain = CertificateDer::pem_slice_iter(certificate.certificate.as_bytes())
@@ -530,7 +531,11 @@ async fn serve(inner: Arc<Inner>, address: String, arrival: Arrival) {
         let start = acceptor.await.map_err(|error| error.to_string())?;
         sni = start.client_hello().server_name().map(str::to_owned);
         let called = sni.clone().unwrap_or_else(|| address.clone());
-        let config = lock(&inner.certificates).get(&called).cloned();
+        let config = {
+            let certificates = lock(&inner.certificates);
+            let at_port = certificates.get(&format!("{called}:{port}"));
+            at_port.or_else(|| certificates.get(&called)).cloned()
+        };
         let config = config.ok_or_else(|| format!("no certificate for `{called}` here"))?;
         start
             .into_stream(config)
