@@ -1,10 +1,11 @@
 //! How the home finds other servers, and how others find it.
 
 use crate::known::{DELEGATED_NONSENSE, HOST_CARRIES_THE_PORT, SRV_PRIORITY, WELL_KNOWN_STATUS};
-use crate::{Cast, Table, demand, federation, user};
+use crate::{Cast, SOON, Table, demand, federation, user};
 use fleet_peer::{Answer, Ask, Reply, Visit, zone};
 use harness::authority::{Issued, Root, Validity};
 use harness::known::Known;
+use harness::probe::ProbeState;
 use harness::scenario::{Outcome, Stage};
 use harness::{Failure, OrBlame, Result};
 use serde_json::{Value, json};
@@ -152,6 +153,24 @@ impl Row {
     fn known(mut self, known: &'static Known) -> Self {
         self.known = Some(known);
         self
+    }
+
+    /// Of everything that came, what concerns the names of this row is its way and no more.
+    fn came_alone(&self, all: &[Visit]) -> Result<()> {
+        let own = |step: &Step| {
+            let named = |sni: &String| self.zones.iter().any(|(name, ..)| name == sni);
+            step.sni.as_ref().is_some_and(named)
+        };
+        let came = went(
+            all.iter()
+                .filter(|visit| step(visit).is_some_and(|step| own(&step))),
+        );
+        let way: Vec<_> = self.way.iter().filter(|step| own(step)).cloned().collect();
+        demand(
+            came == way,
+            &format!("come to `{}` only on the way there", self.server),
+            tell("came", &came, "should have come", &way),
+        )
     }
 }
 
@@ -493,6 +512,22 @@ async fn server_discovery_follows_every_step_and_refuses_every_wrong_certificate
             for _ in 0..row.times {
                 outcome = outcome.and(arrives(cast, row).await);
             }
+            // A handshake that the home broke off is noted a moment after the client was answered. What then is still not
+            // there is judged below.
+            if row.host.is_none() {
+                let what = format!("the way to `{}` has ended", row.server);
+                let _ = cast
+                    .door
+                    .until(&what, SOON, mark, |visits| {
+                        let went = went(visits);
+                        if went == row.way {
+                            ProbeState::Ready(())
+                        } else {
+                            ProbeState::NotYet(format!("{} steps", went.len()))
+                        }
+                    })
+                    .await;
+            }
             let visits = cast.door.since(mark);
             let went = went(&visits);
             let way = outcome.and(demand(
@@ -508,6 +543,11 @@ async fn server_discovery_follows_every_step_and_refuses_every_wrong_certificate
             if went == row.way && row.host.is_some() {
                 hosts.row(row.says, right_host(cast, row, &visits));
             }
+        }
+        // Nor did anybody come later.
+        let all = cast.door.visits();
+        for row in rows.iter().filter(|row| row.known.is_none()) {
+            table.row(row.says, row.came_alone(&all));
         }
         table.verdict("find servers as specified")?;
         hosts.verdict("name in `Host` whom it looked for")
@@ -580,32 +620,31 @@ async fn arrives(cast: &Cast, row: &Row) -> Result<()> {
     }
 }
 
-/// Where the home went, the same step twice in a row only once unless it is the request itself.
-fn went(visits: &[Visit]) -> Vec<Step> {
+/// What a visit says about the way.
+fn step(visit: &Visit) -> Option<Step> {
+    match visit {
+        Visit::Expected(call) | Visit::Unexpected(call, _) => Some(Step {
+            ask: Some(call.ask),
+            address: call.address.clone(),
+            port: call.port,
+            sni: call.sni.clone(),
+        }),
+        Visit::Refused {
+            address, port, sni, ..
+        } => Some(Step {
+            ask: None,
+            address: address.clone(),
+            port: *port,
+            sni: sni.clone(),
+        }),
+        Visit::Slammed { .. } => None,
+    }
+}
+
+/// Where the home went; the same step twice in a row only once, unless it is the request itself.
+fn went<'a>(visits: impl IntoIterator<Item = &'a Visit>) -> Vec<Step> {
     let mut way: Vec<Step> = Vec::new();
-    for visit in visits {
-        let step = match visit {
-            Visit::Expected(call) | Visit::Unexpected(call, _) => Step {
-                ask: Some(call.ask),
-                address: call.address.clone(),
-                port: call.port,
-                sni: call.sni.clone(),
-            },
-            Visit::Refused {
-                address, port, sni, ..
-            } => Step {
-                ask: None,
-                address: address.clone(),
-                port: *port,
-                sni: sni.clone(),
-            },
-            Visit::Slammed { address, port } => Step {
-                ask: None,
-                address: address.clone(),
-                port: *port,
-                sni: None,
-            },
-        };
+    for step in visits.into_iter().filter_map(step) {
         if step.ask == Some(Ask::Profile) || way.last() != Some(&step) {
             way.push(step);
         }

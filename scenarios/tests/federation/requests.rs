@@ -258,7 +258,9 @@ async fn a_transaction_that_is_sent_twice_is_answered_alike_and_has_one_effect()
         let (events, note) = ([&first, &second], to_device(cast, "note-1"));
         let mut answers = Vec::new();
         for _ in 0..2 {
-            let request = cast.peer.transaction("again-1", &events, &[note.clone()])?;
+            let request = cast
+                .peer
+                .transaction("again-1", &events, std::slice::from_ref(&note))?;
             answers.push(cast.peer.send(&request).await?.must()?);
         }
         demand(
