@@ -1,6 +1,6 @@
 //! A server name that a scenario plays: its keys, its requests, its rooms, what it was sent.
 
-use crate::door::{Ask, Call, Door, Reply, lock};
+use crate::door::{Answer, Ask, Call, Door, Gate, Reply, lock};
 use crate::room::{Room, Sealed, canonical, event_id, now, value};
 use bytes::Bytes;
 use harness::authority::Validity;
@@ -14,7 +14,7 @@ use ruma::exports::http;
 use ruma::room_version_rules::RoomVersionRules;
 use ruma::serde::Base64;
 use ruma::signatures::{
-    Ed25519KeyPair, KeyPair, PublicKeyMap, PublicKeySet, sign_json, verify_json,
+    Ed25519KeyPair, KeyPair, PublicKeyMap, PublicKeySet, sign_event, sign_json, verify_json,
 };
 use ruma::{EventId, OwnedEventId, OwnedServerName, RoomId, RoomVersionId, ServerName};
 use serde_json::{Value, json};
@@ -279,6 +279,16 @@ impl Peer {
 
     /// Takes transactions from now on, and keeps them.
     pub fn takes_transactions(&self) {
+        self.takes_transactions_so(Reply::Now);
+    }
+
+    /// Takes transactions from now on, and says so only once the gate opens: late.
+    pub fn takes_transactions_late(&self, gate: &Gate) {
+        let gate = gate.clone();
+        self.takes_transactions_so(move |answer| Reply::After(gate.clone(), answer));
+    }
+
+    fn takes_transactions_so(&self, reply: impl Fn(Answer) -> Reply + Send + Sync + 'static) {
         let kept = self.transactions.clone();
         self.expect(Ask::Send, move |call| {
             let body = call.json();
@@ -299,7 +309,7 @@ impl Peer {
                 pdus,
                 edus: list(&body, "edus"),
             });
-            Reply::json(&json!({ "pdus": taken }))
+            reply(Answer::json(200, &json!({ "pdus": taken })))
         });
     }
 
@@ -561,8 +571,89 @@ impl Peer {
                 "auth_chain": state,
                 "state": state,
                 "members_omitted": false,
-                "event": value(&join.json),
             }))
+        });
+    }
+
+    /// Answers for a room what the servers in it may ask: single events, state, history, and what lies between. What is
+    /// withheld it does not know.
+    pub fn serves(&self, room: &Arc<Mutex<Room>>) {
+        let found = |name: &str, events: Vec<Value>| {
+            if events.is_empty() {
+                Reply::refuse(404, "M_NOT_FOUND")
+            } else {
+                Reply::json(&json!({"origin": name, "origin_server_ts": now(), "pdus": events}))
+            }
+        };
+        let name = self.name.clone();
+        self.answers(room, Ask::Event, move |room, call| {
+            found(&name, room.some(&[segment(&call.path, 5)]))
+        });
+        let name = self.name.clone();
+        self.answers(room, Ask::Backfill, move |room, call| {
+            let from: Vec<_> = parameters(&call.path, "v").collect();
+            found(&name, room.before(&from, &[], true))
+        });
+        self.answers(room, Ask::MissingEvents, |room, call| {
+            let body = call.json();
+            let ids = |key: &str| -> Vec<_> {
+                let ids = list(&body, key).into_iter();
+                ids.filter_map(|id| id.as_str().map(str::to_owned))
+                    .collect()
+            };
+            let between = room.before(&ids("latest_events"), &ids("earliest_events"), false);
+            Reply::json(&json!({ "events": between }))
+        });
+        let at_known = |room: &Room, call: &Call, answer: fn(&Room) -> Value| {
+            let at: Vec<_> = parameters(&call.path, "event_id").collect();
+            if room.some(&at).is_empty() {
+                Reply::refuse(404, "M_NOT_FOUND")
+            } else {
+                Reply::json(&answer(room))
+            }
+        };
+        self.answers(room, Ask::State, move |room, call| {
+            at_known(
+                room,
+                call,
+                |room| json!({"pdus": room.state(), "auth_chain": room.state()}),
+            )
+        });
+        self.answers(room, Ask::StateIds, move |room, call| {
+            at_known(
+                room,
+                call,
+                |room| json!({"pdu_ids": room.state_ids(), "auth_chain_ids": room.state_ids()}),
+            )
+        });
+    }
+
+    fn answers(
+        &self,
+        room: &Arc<Mutex<Room>>,
+        ask: Ask,
+        answer: impl Fn(&Room, &Call) -> Reply + Send + Sync + 'static,
+    ) {
+        let room = room.clone();
+        self.expect(ask, move |call| answer(&lock(&room), call));
+    }
+
+    /// Takes invitations for its users, with its signature on them. Server-Server API, "Inviting to a room".
+    pub fn takes_invitations(&self) {
+        let (name, signing) = (self.name.clone(), self.signing());
+        self.expect(Ask::Invite, move |call| {
+            let body = call.json();
+            let version = body["room_version"].as_str().unwrap_or_default();
+            let rules = RoomVersionId::try_from(version)
+                .ok()
+                .and_then(|v| v.rules());
+            let (Some(rules), Ok(mut event)) = (rules, canonical(body["event"].clone())) else {
+                return Reply::refuse(400, "M_BAD_JSON");
+            };
+            match sign_event(&name, signing.pair(), &mut event, &rules.redaction) {
+                Ok(()) => Reply::json(&json!({ "event": value(&event) })),
+                Err(_) => Reply::refuse(400, "M_BAD_JSON"),
+            }
         });
     }
 }
@@ -631,12 +722,25 @@ fn list(body: &Value, key: &str) -> Vec<Value> {
     body[key].as_array().cloned().unwrap_or_default()
 }
 
+/// The values of a parameter of the query, without percent-encoding.
+fn parameters<'a>(path: &'a str, name: &'a str) -> impl Iterator<Item = String> + 'a {
+    let query = path.split_once('?').map_or("", |(_, query)| query);
+    query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .filter(move |(key, _)| *key == name)
+        .map(|(_, value)| decoded(value))
+}
+
 /// The n-th part of a path, without percent-encoding.
 fn segment(path: &str, index: usize) -> String {
     let path = path.split('?').next().unwrap_or_default();
-    let part = path.split('/').nth(index).unwrap_or_default();
+    decoded(path.split('/').nth(index).unwrap_or_default())
+}
+
+fn decoded(text: &str) -> String {
     let mut bytes = Vec::new();
-    let mut rest = part.bytes();
+    let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
         let hex = |byte: Option<u8>| char::from(byte?).to_digit(16);
         if byte == b'%'
@@ -666,6 +770,8 @@ mod tests {
         let path = "/_matrix/federation/v1/make_join/!a%3Ab.test/%40alice%3Ac.test?ver=11";
         assert_eq!(segment(path, 5), "!a:b.test");
         assert_eq!(segment(path, 6), "@alice:c.test");
+        let path = "/_matrix/federation/v1/backfill/!a?v=%24one&limit=3&v=$two";
+        assert_eq!(parameters(path, "v").collect::<Vec<_>>(), ["$one", "$two"]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use ruma::room_version_rules::RoomVersionRules;
 use ruma::signatures::{hash_and_sign_event, reference_hash};
 use ruma::{EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, RoomId, RoomVersionId};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// An event with its hash and signatures, and the id that follows from them.
 #[derive(Clone, Debug)]
@@ -30,6 +30,7 @@ pub struct Room {
     events: BTreeMap<OwnedEventId, CanonicalJsonObject>,
     tips: Vec<OwnedEventId>,
     depth: i64,
+    withheld: BTreeSet<OwnedEventId>,
 }
 
 impl Room {
@@ -46,6 +47,7 @@ impl Room {
             events: BTreeMap::new(),
             tips: Vec::new(),
             depth: 0,
+            withheld: BTreeSet::new(),
         })
     }
 
@@ -218,6 +220,54 @@ impl Room {
             id: id.clone(),
             json,
         })
+    }
+
+    /// Does not give an event out from now on.
+    pub fn withhold(&mut self, id: &EventId) {
+        self.withheld.insert(id.to_owned());
+    }
+
+    /// Gives everything out again.
+    pub fn withhold_nothing(&mut self) {
+        self.withheld.clear();
+    }
+
+    /// The events of these ids that are known and given out.
+    pub(crate) fn some(&self, ids: &[String]) -> Vec<Value> {
+        let given = |(id, event): (&OwnedEventId, &CanonicalJsonObject)| {
+            (!self.withheld.contains(id)).then(|| value(event))
+        };
+        ids.iter()
+            .filter_map(|id| self.events.get_key_value(<&EventId>::try_from(&**id).ok()?))
+            .filter_map(given)
+            .collect()
+    }
+
+    /// What leads to these events, newest first, not beyond `until`, with them or without.
+    pub(crate) fn before(&self, from: &[String], until: &[String], with: bool) -> Vec<Value> {
+        let mut ids = Vec::<String>::new();
+        let mut next = from.to_vec();
+        while !next.is_empty() {
+            let events = self.some(&next);
+            ids.append(&mut next);
+            for event in &events {
+                for id in event["prev_events"].as_array().into_iter().flatten() {
+                    let id = id.as_str().unwrap_or_default().to_owned();
+                    if !ids.contains(&id) && !until.contains(&id) && !next.contains(&id) {
+                        next.push(id);
+                    }
+                }
+            }
+        }
+        if !with {
+            ids.retain(|id| !from.contains(id));
+        }
+        self.some(&ids)
+    }
+
+    /// The ids of the whole state.
+    pub(crate) fn state_ids(&self) -> Vec<&EventId> {
+        self.state.values().map(|id| &**id).collect()
     }
 
     /// The newest events: what the next one follows on.

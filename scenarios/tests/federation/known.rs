@@ -165,6 +165,18 @@ pub const ACL_SPARES_EPHEMERAL_EVENTS: Known = Known {
     shows: &["keep the banned server's typing out"],
 };
 
+/// Backfill.
+pub const BACKFILL_FORGETS_CREATORS: Known = Known {
+    id: "backfill-forgets-creators",
+    what: "in a room of version 12 whose power levels name nobody, the history before a join is asked of nobody",
+    because: "only the servers of users whose level is written down above the default are asked, and a creator's is not",
+    spec: "Server-Server API, Backfilling and retrieving missing events; room version 12: creators stand above all",
+    source: "src/service/rooms/timeline/mod.rs:1283-1297",
+    server: "conduit",
+    entrances: EVERYWHERE,
+    shows: &["it asked for history 0 times"],
+};
+
 /// Everything that is known here.
 pub const CATALOGUE: &[&Known] = &[
     &HOST_CARRIES_THE_PORT,
@@ -180,6 +192,7 @@ pub const CATALOGUE: &[&Known] = &[
     &REPLAYED_INVITATION,
     &NO_RETRY_TIMER,
     &ACL_SPARES_EPHEMERAL_EVENTS,
+    &BACKFILL_FORGETS_CREATORS,
 ];
 
 /// A record is of use only if it can be told from every other and from a failure that merely looks alike.

@@ -2,7 +2,7 @@
 
 use crate::known::NO_RETRY_TIMER;
 use crate::{Cast, SOON, demand, federation};
-use fleet_peer::{Ask, Reply, Visit};
+use fleet_peer::{Ask, Gate, Reply, Visit};
 use harness::Result;
 use harness::probe::ProbeState;
 use harness::scenario::Outcome;
@@ -161,6 +161,34 @@ async fn a_transaction_in_mid_flight_is_sent_again_under_its_id_after_kill_nine(
             "send a transaction again under its own id",
             format!("{first:?}"),
         )
+    })
+    .await
+}
+
+/// E12. delia's server takes a transaction and says so only after a while. What alice says meanwhile waits, nothing is sent a
+/// second time, and all of it arrives in order. "Transactions": one transaction at a time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partner_that_answers_late_is_sent_everything_once() -> Outcome {
+    federation(async |_, cast| {
+        cast.peer.takes_transactions();
+        let (garden, _) = cast.shared_garden().await?;
+        let before = cast.alice.say(&garden, "before").await?;
+        cast.peer.receives(&[before], SOON).await?;
+        let late = Gate::closed();
+        cast.peer.takes_transactions_late(&late);
+        let mut said = vec![cast.alice.say(&garden, "number 0").await?];
+        cast.peer.receives(&said, SOON).await?;
+        for number in 1..10 {
+            said.push(cast.alice.say(&garden, &format!("number {number}")).await?);
+        }
+        demand(
+            cast.peer.received().last() == said.first(),
+            "wait for the answer to a transaction before the next one",
+            format!("{:?}", cast.peer.received()),
+        )?;
+        late.open();
+        cast.peer.receives(&said, SOON).await?;
+        once_and_in_order(cast, &said)
     })
     .await
 }

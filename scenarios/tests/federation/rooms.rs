@@ -1,6 +1,6 @@
 //! Rooms that lie on several servers: coming in, and being kept out.
 
-use crate::known::ACL_SPARES_EPHEMERAL_EVENTS;
+use crate::known::{ACL_SPARES_EPHEMERAL_EVENTS, BACKFILL_FORGETS_CREATORS};
 use crate::{Cast, SOON, Table, demand, federation, user};
 use fleet_peer::{Answer, Ask, Reply, Room, zone};
 use harness::authority::Validity;
@@ -430,5 +430,125 @@ async fn ban(cast: &Cast, room: &ruma::RoomId) -> Result<()> {
         .send_state(room, "m.room.server_acl", "", &content)
         .await?;
     cast.alice.sees(room, &acl).await?;
+    Ok(())
+}
+
+/// E5, in part. alice invites delia into a room that only the invited may enter; delia's server puts its signature on the
+/// invitation, and delia comes in and is heard. "Inviting to a room".
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invited_user_of_another_server_comes_in_and_is_heard() -> Outcome {
+    federation(async |_, cast| {
+        cast.peer.takes_transactions();
+        cast.peer.takes_invitations();
+        let garden = cast.alice.create_room("private garden").await?;
+        let delia = cast.delia();
+        let path = format!("{V1}/make_join/{garden}/{delia}?ver=12");
+        let uninvited = cast.peer.ask("GET", &path, None).await?;
+        demand(
+            uninvited.status == 403,
+            "keep out who is not invited",
+            uninvited.to_string(),
+        )?;
+        cast.alice.invite(&garden, &user(&delia)?).await?;
+        let mut room = cast.joins(&garden, &delia).await?;
+        let hello = cast.peer.say(&mut room, &delia, "hello").await?;
+        cast.alice.sees(&garden, &hello.id).await?;
+        Ok(())
+    })
+    .await
+}
+
+/// E8, in part. delia says two things, and the first is lost on the way: when the second arrives, the home asks for what lies
+/// between and alice sees both. Where delia's server has lost the first one too, the room goes on all the same. "Backfilling
+/// and retrieving missing events".
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_is_filled_and_what_is_withheld_does_not_stop_the_room() -> Outcome {
+    federation(async |_, cast| {
+        cast.peer.takes_transactions();
+        let (garden, mut room) = cast.shared_garden().await?;
+        let delia = cast.delia();
+        let lost = cast.peer.message(&room, &delia, "lost on the way")?;
+        room.add(&lost);
+        let second = cast.peer.message(&room, &delia, "and found")?;
+        room.add(&second);
+        let shared = Arc::new(Mutex::new(room));
+        cast.peer.serves(&shared);
+        cast.peer.deliver(&[&second], &[]).await?.must()?;
+        for event in [&lost, &second] {
+            cast.alice.sees_within(&garden, &event.id, SOON).await?;
+        }
+        // The same once more, and nobody has it any longer.
+        let (gone, after) = {
+            let mut room = shared
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let gone = cast.peer.message(&room, &delia, "gone for good")?;
+            room.add(&gone);
+            room.withhold(&gone.id);
+            let after = cast.peer.message(&room, &delia, "after it")?;
+            room.add(&after);
+            (gone, after)
+        };
+        let answer = cast.peer.deliver(&[&after], &[]).await?;
+        demand(
+            answer.status == 200,
+            "answer a transaction with a gap",
+            answer.to_string(),
+        )?;
+        let goes_on = cast.alice.say(&garden, "still here").await?;
+        cast.alice.sees(&garden, &goes_on).await?;
+        cast.peer.receives(&[goes_on], SOON).await?;
+        let shown = cast.alice.try_event(&garden, &gone.id).await?;
+        demand(
+            !shown.accepted(),
+            "not show what it never had",
+            format!("{shown:?}"),
+        )
+    })
+    .await
+}
+
+/// E8, in part. alice joins a room of delia's in which something was said before, and which shows its history to its
+/// members: she scrolls back and reads it. In a room of version 12 nobody but the creator stands above the others, and the
+/// creator's level is not written down. "Backfilling and retrieving missing events", "Room history visibility".
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_said_before_a_join_is_fetched_from_the_rooms_server() -> Outcome {
+    federation(async |_, cast| {
+        cast.peer.takes_transactions();
+        let mut table = Table::default();
+        for version in [RoomVersionId::V11, RoomVersionId::V12] {
+            let outcome = scrolls_back(cast, &version).await;
+            let outcome = if version == RoomVersionId::V12 {
+                cast.known(&BACKFILL_FORGETS_CREATORS, outcome)
+            } else {
+                outcome
+            };
+            table.row(version.as_str(), outcome);
+        }
+        table.verdict("fetch a room's history")
+    })
+    .await
+}
+
+async fn scrolls_back(cast: &Cast, version: &RoomVersionId) -> Result<()> {
+    let delia = cast.delia();
+    let mut room = cast.peer.found(&delia, version, "moor")?;
+    let before = cast.peer.message(&room, &delia, "before you came")?;
+    room.add(&before);
+    let id = room.id.clone();
+    let room = Arc::new(Mutex::new(room));
+    cast.peer.hosts(&room);
+    cast.peer.serves(&room);
+    cast.alice
+        .join_via(id.as_str(), &[server(&cast.peer.name)?])
+        .await?;
+    let mark = cast.door.mark();
+    cast.alice
+        .sees_within(&id, &before.id, std::time::Duration::from_secs(10))
+        .await
+        .map_err(|unmet| {
+            let asked = cast.door.calls(mark, Ask::Backfill).len();
+            Failure::from(unmet).because(format!("it asked for history {asked} times"))
+        })?;
     Ok(())
 }
