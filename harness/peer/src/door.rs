@@ -456,6 +456,11 @@ impl Door {
         Ok(probe::until(what, limit, async || judge(&self.since(mark))).await?)
     }
 
+    /// Forgets what came unexpectedly: for the scenario that provokes it.
+    pub fn forget_the_unexpected(&self) {
+        lock(&self.inner.visits).retain(|visit| !matches!(visit, Visit::Unexpected(..)));
+    }
+
     /// Fails if anything came that nobody had declared.
     ///
     /// # Errors

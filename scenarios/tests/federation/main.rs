@@ -13,7 +13,7 @@ mod outages;
 mod requests;
 mod rooms;
 
-use fleet_peer::{Door, Peer, Room};
+use fleet_peer::{Ask, Door, Peer, Reply, Room};
 use harness::client::{Client, NewRoom};
 use harness::known::Known;
 use harness::scenario::{Outcome, Stage, scenario};
@@ -111,6 +111,39 @@ async fn home(stage: &Stage) -> Result<(Site, Client)> {
     stage.put_to(&site.server);
     let alice = register_abroad(stage, &site, "alice").await?;
     Ok((site, alice))
+}
+
+/// Whatever the played server is asked without having declared it is refused, and fails the scenario with the request and
+/// the way by which it came; provoked here, so that the check which every scenario of this file ends with is known to be able
+/// to fail. Declared, the same request passes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_the_peer_did_not_declare_fails_the_scenario() -> Outcome {
+    federation(async |_, cast| {
+        let delia = user(&cast.delia())?;
+        let undeclared = cast.alice.try_profile(&delia).await?;
+        let letter = cast.door.nothing_unexpected().err();
+        let letter = letter
+            .map(|failure| failure.to_string())
+            .unwrap_or_default();
+        demand(
+            !undeclared.accepted()
+                && letter.contains("/_matrix/federation/v1/query/profile")
+                && letter.contains("SNI moor.test"),
+            "see a request that nobody declared",
+            &letter,
+        )?;
+        cast.door.forget_the_unexpected();
+        cast.peer.expect(Ask::Profile, |_| {
+            Reply::json(&serde_json::json!({"displayname": "Delia"}))
+        });
+        let profile = cast.alice.profile(&delia).await?;
+        demand(
+            profile.display_name.as_deref() == Some("Delia"),
+            "show the played server's answer",
+            format!("{profile:?}"),
+        )
+    })
+    .await
 }
 
 /// What a server must do.
