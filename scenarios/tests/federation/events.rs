@@ -3,6 +3,7 @@
 use crate::{Cast, SOON, Table, demand, federation};
 use fleet_peer::{Room, Sealed, Signing, forge};
 use harness::client::Event;
+use harness::probe::ProbeState;
 use harness::scenario::Outcome;
 use harness::{Failure, Result};
 use ruma::RoomId;
@@ -197,4 +198,71 @@ async fn by_id(cast: &Cast, garden: &RoomId, fate: Fate, event: &Sealed) -> Resu
     let answer = cast.alice.try_event(garden, &event.id).await?;
     let shown: Vec<_> = answer.outcome.into_iter().collect();
     judge(fate, event, &shown)
+}
+
+/// G7, E16 in part. delia's server sends what it may send only for its own users, in the name of somebody else: of mallory,
+/// who lives on a third server, and of alice herself; and it writes that third server's name into the transaction as its
+/// origin, though its signature says otherwise. None of it reaches alice. The same message from delia, in a transaction that
+/// claims nothing, is the sentinel, and the control. "Transactions", "Send-to-device messaging".
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ephemeral_event_in_anothers_name_is_dropped_whatever_origin_is_claimed() -> Outcome {
+    federation(async |_, cast| {
+        let alice = cast.alice.user_id();
+        let note = |sender: &str, id: &str| {
+            json!({
+                "edu_type": "m.direct_to_device",
+                "content": {
+                    "sender": sender,
+                    "type": "test.note",
+                    "message_id": id,
+                    "messages": {alice: {"*": {"note": id}}},
+                },
+            })
+        };
+        let mut listener = cast.alice.listen().await?;
+        for (number, (origin, sender)) in [
+            (&*cast.peer.name, "@mallory:vale.test"),
+            ("vale.test", "@mallory:vale.test"),
+            (&*cast.peer.name, alice.as_str()),
+            (&*cast.site.name, alice.as_str()),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let body = json!({
+                "origin": origin,
+                "origin_server_ts": 1,
+                "pdus": [],
+                "edus": [note(sender, &format!("forged-{number}"))],
+            });
+            let path = format!("/_matrix/federation/v1/send/forged-{number}");
+            // Refused as a whole or taken without it: what counts is what alice gets.
+            cast.peer.ask("PUT", &path, Some(&body)).await?;
+        }
+        cast.peer
+            .deliver(&[], &[note(&cast.delia(), "genuine")])
+            .await?
+            .must()?;
+        listener
+            .until("alice has delia's message", SOON, |seen| {
+                let has = |id: &str| {
+                    seen.to_device
+                        .iter()
+                        .any(|note| note["content"]["note"] == id)
+                };
+                if has("genuine") {
+                    ProbeState::Ready(())
+                } else {
+                    ProbeState::NotYet(format!("{:?}", seen.to_device))
+                }
+            })
+            .await?;
+        let notes = &listener.seen().to_device;
+        demand(
+            notes.len() == 1,
+            "drop what was sent in another's name",
+            format!("{notes:?}"),
+        )
+    })
+    .await
 }
