@@ -125,6 +125,8 @@ struct Row {
     known: Option<&'static Known>,
     /// Whether it was known, with its first key, before.
     met: bool,
+    /// Whether that first key was declared to be an old one.
+    retired: bool,
     change: fn(&Peer, &Arc<Signing>) -> Result<()>,
 }
 
@@ -140,8 +142,14 @@ impl Row {
             believed,
             known: None,
             met,
+            retired: false,
             change,
         }
+    }
+
+    const fn retired(mut self) -> Self {
+        self.retired = true;
+        self
     }
 
     const fn known(mut self, known: &'static Known) -> Self {
@@ -176,7 +184,8 @@ async fn a_request_is_believed_only_with_a_current_key_of_its_server() -> Outcom
                 peer.sign_with(&new);
                 Ok(())
             },
-        ),
+        )
+        .retired(),
         Row::new("a new key, the old one lost", true, true, |peer, _| {
             let new = fresh(peer);
             let document = KeyDocument::honest(&peer.name, &new);
@@ -335,8 +344,9 @@ async fn believed(stage: &Stage, cast: &Cast, number: usize, row: &Row) -> Resul
             answer.to_string(),
         )
     };
-    // Once a new key is known, the one that was replaced signs no request any more.
-    if row.believed && row.met && outcome.is_ok() {
+    // A key that was declared old signs no request any more. One that was merely lost may be believed until its document
+    // expires, and by Synapse is.
+    if row.retired && outcome.is_ok() {
         peer.sign_with(&first);
         let answer = profile_of_alice(cast, &peer).await?;
         return demand(

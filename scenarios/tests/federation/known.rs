@@ -42,18 +42,6 @@ pub const WELL_KNOWN_STATUS: Known = Known {
     shows: &["find `wk-error.test` as specified", "8450 as wk-error.test"],
 };
 
-/// Step 3 of discovery.
-pub const DELEGATED_NONSENSE: Known = Known {
-    id: "delegated-nonsense",
-    what: "an `m.server` that is no server name is taken as it stands, and the server cannot be reached",
-    because: "the text is not parsed as a server name",
-    spec: "Server-Server API, Resolving server names, step 3: an invalid response leads on to step 4",
-    source: "src/api/server_server.rs:676-682",
-    server: "conduit",
-    entrances: EVERYWHERE,
-    shows: &["ask `wk-nonsense.test`"],
-};
-
 /// Notary.
 pub const NO_NOTARY: Known = Known {
     id: "no-notary",
@@ -182,7 +170,6 @@ pub const CATALOGUE: &[&Known] = &[
     &HOST_CARRIES_THE_PORT,
     &SRV_PRIORITY,
     &WELL_KNOWN_STATUS,
-    &DELEGATED_NONSENSE,
     &NO_NOTARY,
     &UNSIGNED_KEYS_ARE_BELIEVED,
     &KEYS_OF_ANOTHER_SERVER,
