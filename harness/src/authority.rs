@@ -94,26 +94,51 @@ impl Root {
         })
     }
 
-    /// A certificate of the lab's authority for these names, valid between these times, and its key, PEM: for who has
-    /// to meet one that Caddy's authority would not issue.
-    pub fn issue(
-        &self,
-        names: &[&str],
-        from: std::time::SystemTime,
-        until: std::time::SystemTime,
-    ) -> Result<(String, String)> {
-        let what = || format!("issue a certificate for {}", names.join(", "));
-        let root = KeyPair::from_pem(&self.key).or_harness(what)?;
+    /// Issues a certificate for a server that a scenario plays. A name may be an IP address.
+    pub fn issue(&self, names: &[&str], validity: Validity) -> Result<Issued> {
+        let what = || format!("issue a certificate for `{}`", names.join("`, `"));
+        let root_key = KeyPair::from_pem(&self.key).or_harness(what)?;
+        let issuer = Issuer::from_params(&self.params, root_key);
         let key = KeyPair::generate().or_harness(what)?;
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names).or_harness(what)?;
-        params.not_before = from.into();
-        params.not_after = until.into();
-        let certificate = params
-            .signed_by(&key, &Issuer::from_params(&self.params, &root))
-            .or_harness(what)?;
-        Ok((certificate.pem(), key.serialize_pem()))
+        match validity {
+            Validity::Current => {}
+            Validity::Expired => params.not_after = rcgen::date_time_ymd(2020, 1, 1),
+            Validity::NotYet => params.not_before = rcgen::date_time_ymd(2090, 1, 1),
+            Validity::Between(from, until) => {
+                params.not_before = from.into();
+                params.not_after = until.into();
+            }
+        }
+        let certificate = params.signed_by(&key, &issuer).or_harness(what)?;
+        Ok(Issued {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        })
     }
+}
+
+/// When a certificate is valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Validity {
+    /// Today.
+    Current,
+    /// It was, until 2020.
+    Expired,
+    /// It will be, from 2090 on.
+    NotYet,
+    /// From then until then.
+    Between(std::time::SystemTime, std::time::SystemTime),
+}
+
+/// A certificate and its key, PEM.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    /// The certificate.
+    pub certificate: String,
+    /// Its key.
+    pub key: String,
 }
 
 /// A packet that was meant for outside of the lab.

@@ -39,6 +39,7 @@ pub mod site;
 pub mod tools;
 pub mod ui;
 pub mod verdict;
+pub mod wire;
 pub mod world;
 
 pub use failure::{Failure, OrBlame, Result};

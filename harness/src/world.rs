@@ -1,7 +1,7 @@
 //! A World is everything one scenario made: network, names, certificate authority, hosts, seed. It cleans up after
 //! itself, also after a panic and after Ctrl-C.
 
-use crate::authority::{Authority, Root, zone_for};
+use crate::authority::{Authority, Issued, Root, Validity, zone_for};
 use crate::docker::{Docker, OWNER_LABEL, RUN_LABEL, Removed, Subnet, WORLD_LABEL};
 use crate::failure::{Failure, OrBlame, Result};
 use crate::host::{Host, Ports};
@@ -173,11 +173,6 @@ impl World {
         &self.inner.root.certificate
     }
 
-    /// The root of this world's trust, to issue certificates that Caddy's authority would not.
-    pub fn root(&self) -> &Root {
-        &self.inner.root
-    }
-
     /// The lab's name server and certificate authority, started when first asked for.
     pub async fn authority(&self) -> Result<&Authority> {
         let inner = &self.inner;
@@ -225,6 +220,24 @@ impl World {
         tokio::try_join!(authority.publish(&zones), host.boot(&authority.address))?;
         step.done();
         Ok(host)
+    }
+
+    /// Serves more zones, name to zone file, or other content of a zone that was served before. Returns once the name
+    /// server answers for all of them.
+    pub async fn publish(&self, zones: impl IntoIterator<Item = (String, String)>) -> Result<()> {
+        let authority = self.authority().await?;
+        let mut all = self.inner.zones.lock().await;
+        all.extend(zones);
+        authority.publish(&all).await
+    }
+
+    /// A certificate from this world's root, which every machine of it trusts. A name may be an IP address.
+    pub fn certificate(&self, names: &[&str], validity: Validity) -> Result<Issued> {
+        self.inner.root.issue(names, validity)
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
     }
 
     /// An HTTP client that knows the names of every site in this world, and no others.

@@ -4,6 +4,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use fleet_preflight::keys;
+use harness::authority::{Issued, Validity};
 use harness::homeserver::Server;
 use harness::host::{BUNDLE, Host, Needs};
 use harness::scenario::{Outcome, Stage, scenario};
@@ -838,11 +839,18 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// Knobs of a server that has a sound certificate for this name.
 fn served(stage: &Stage, name: &str, routes: Value) -> Result<Value> {
     let now = SystemTime::now();
-    let (certificate, key) = stage
+    let issued = stage
         .world
-        .root()
-        .issue(&[name], now - DAY, now + 90 * DAY)?;
-    Ok(json!({"cert": certificate, "key": key, "routes": routes}))
+        .certificate(&[name], Validity::Between(now - DAY, now + 90 * DAY))?;
+    Ok(json!({"cert": issued.certificate, "key": issued.key, "routes": routes}))
+}
+
+/// The same knobs with another certificate.
+fn with_certificate(knobs: &Value, issued: &Issued) -> Value {
+    let mut knobs = knobs.clone();
+    knobs["cert"] = json!(issued.certificate);
+    knobs["key"] = json!(issued.key);
+    knobs
 }
 
 /// A homeserver's identity, made for one scenario.
@@ -1004,18 +1012,13 @@ async fn each_mistake_in_what_a_site_serves_turns_exactly_its_check() -> Outcome
 
         let now = SystemTime::now();
         let certified = |knobs: &Value, name: &str, from: SystemTime, until: SystemTime| -> Result<Value> {
-            let (certificate, key) = stage.world.root().issue(&[name], from, until)?;
-            let mut knobs = knobs.clone();
-            knobs["cert"] = json!(certificate);
-            knobs["key"] = json!(key);
-            Ok(knobs)
+            let issued = stage.world.certificate(&[name], Validity::Between(from, until))?;
+            Ok(with_certificate(knobs, &issued))
         };
         let untrusted = |knobs: &Value, name: &str| -> Result<Value> {
-            let (certificate, key) = authority::Root::generate("another")?.issue(&[name], now - DAY, now + 90 * DAY)?;
-            let mut knobs = knobs.clone();
-            knobs["cert"] = json!(certificate);
-            knobs["key"] = json!(key);
-            Ok(knobs)
+            let validity = Validity::Between(now - DAY, now + 90 * DAY);
+            let issued = authority::Root::generate("another")?.issue(&[name], validity)?;
+            Ok(with_certificate(knobs, &issued))
         };
         let routed = |path: &str, answer: Value| {
             let mut knobs = sound.clone();
