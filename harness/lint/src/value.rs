@@ -39,6 +39,29 @@ impl Place {
     pub fn text(&self) -> &str {
         self.source.text().get(self.span.clone()).unwrap_or("")
     }
+
+    /// Without its first bytes.
+    pub(crate) fn skip(&self, bytes: usize) -> Self {
+        let start = (self.span.start + bytes).min(self.span.end);
+        Self::new(&self.source, start..self.span.end)
+    }
+
+    /// Without the quotes, where what stands between them is the value itself.
+    pub(crate) fn unquoted(&self, value: &str) -> Self {
+        let inner = self.span.start + 1..self.span.end.saturating_sub(1);
+        if self.source.text().get(inner.clone()) == Some(value) {
+            Self::new(&self.source, inner)
+        } else {
+            self.clone()
+        }
+    }
+
+    /// Its first line.
+    pub(crate) fn first_line(&self) -> Self {
+        let text = self.text();
+        let end = self.span.start + text.find(['\r', '\n']).unwrap_or(text.len());
+        Self::new(&self.source, self.span.start..end)
+    }
 }
 
 /// A value and its place.

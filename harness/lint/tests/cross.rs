@@ -1513,17 +1513,19 @@ mod anything {
         fn is_read_as_a_unit(text in text(UNIT_WORDS)) {
             let source = Source::new("conduit.service", Kind::Unit, text);
             let (units, skipped) = unit::read(&[&source]);
-            for (_, skipped) in skipped {
-                prop_assert!(lies_in(&source, &skipped.span), "{skipped:?}");
+            for skipped in skipped {
+                prop_assert!(lies_in(&source, &skipped.place.span), "{skipped:?}");
             }
             for unit in units {
-                let facts = unit.environment.values().chain(&unit.writable).chain(&unit.program).chain(&unit.user);
+                let environment = unit.environment();
+                let facts = environment.iter().chain(&unit.writable).chain(&unit.program).chain(&unit.user);
                 for fact in facts {
                     prop_assert!(lies_in(&source, &fact.span), "{fact:?}");
                 }
             }
-            unit::environment_file(&source);
             unit::accounts(&source);
+            let variables = Source::new("conduit.env", Kind::Environment, source.text());
+            cross::check_with(&Caddy::missing("not asked"), &[source, variables]);
         }
 
         #[test]
