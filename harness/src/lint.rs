@@ -5,6 +5,7 @@ use crate::verdict::Exit;
 use crate::{paths, ui};
 use clap::{Args, ValueEnum};
 use fleet_lint::catalogue::{self, Status};
+use fleet_lint::example::{self, Example};
 use fleet_lint::render::{self, Count};
 use fleet_lint::{Code, Diagnostic, Kind, Source, fix, lint, read};
 use std::io::IsTerminal;
@@ -122,11 +123,10 @@ pub fn run(arguments: &Arguments) -> Result<Exit> {
     }
     let text = match arguments.format {
         Format::Human => {
-            let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
             let files = taken.sources.len() + taken.findings.len();
             format!(
                 "{}{}\n",
-                render::human(&findings, colour),
+                render::human(&findings, colour()),
                 render::summary(&findings, files)
             )
         }
@@ -276,13 +276,23 @@ pub fn ours() -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// What a class is about, and where one file alone can show it, what is then said.
 fn explanation(code: Code) -> String {
-    format!(
-        "{}\n\n{}\n\nEvery finding of this class says what the real server does about it: it does not start (and with \
-         which exit code), it ignores what stands there, or it does it.\n",
-        code.slug(),
-        code.summary()
-    )
+    let mut text = format!("{}\n\n{}\n", code.slug(), code.summary());
+    let findings: Vec<_> = example::all()
+        .iter()
+        .filter(|example| example.code == code)
+        .filter_map(Example::finding)
+        .collect();
+    if !findings.is_empty() {
+        text.push_str("\nFor example:\n\n");
+        text.push_str(&render::human(&findings, colour()));
+    }
+    text
+}
+
+fn colour() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
 /// The catalogue as text.

@@ -15,6 +15,7 @@ mod conduit;
 pub mod cross;
 pub mod diagnostic;
 mod environment;
+pub mod example;
 pub mod fix;
 pub mod read;
 pub mod render;
