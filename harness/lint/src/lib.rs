@@ -79,7 +79,11 @@ pub fn lint(sources: &[Source]) -> Vec<Diagnostic> {
     findings.sort_by_cached_key(order);
     let mut once: Vec<Diagnostic> = Vec::new();
     for finding in findings {
-        if !once.contains(&finding) {
+        let mut here = once
+            .iter()
+            .rev()
+            .take_while(|earlier| earlier.primary.span == finding.primary.span);
+        if !here.any(|earlier| *earlier == finding) {
             once.push(finding);
         }
     }

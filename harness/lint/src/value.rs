@@ -111,6 +111,9 @@ pub struct Entry {
 /// The key under which the TOML parser hands on a date, which Conduit then takes for a table.
 pub const DATE: &str = "$__toml_private_datetime";
 
+/// More than any variable of a configuration opens.
+const MAX_BRACKETS: usize = 256;
+
 impl Node {
     /// The table that this is.
     pub fn table(&self) -> Option<&Table> {
@@ -307,6 +310,14 @@ fn value_node(source: &Source, value: &toml_edit::Value, around: &Range<usize>) 
 /// Reads the value of an environment variable as figment does: `12` is a number, `true` a boolean, `[a, b]` a list,
 /// `{ a = 1 }` a table, `"12"` with its quotes a string, and whatever is none of these a string as it stands.
 pub fn from_variable(place: &Place, value: &str) -> Node {
+    // figment's parser calls itself for each of them, until the stack is exhausted.
+    let opened = value.bytes().filter(|byte| b"[{".contains(byte)).count();
+    if opened > MAX_BRACKETS {
+        return Node {
+            place: place.clone(),
+            data: Data::Text(value.to_owned()),
+        };
+    }
     let Ok(value) = value.parse::<figment::value::Value>();
     figment_node(place, &value)
 }
