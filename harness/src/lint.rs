@@ -113,7 +113,7 @@ pub fn run(arguments: &Arguments) -> Result<Exit> {
         }
         if mended.stdin {
             // Standard output is the corrected text; what is left to say goes beside it.
-            eprint!("{}", render::human(&findings, false));
+            ui::remark(render::human(&findings, false));
             return Ok(taken.exit(&findings, arguments));
         }
     }
@@ -164,17 +164,21 @@ impl Taken {
             Ok(Err(finding)) => self.findings.push(finding),
             Err(error) => {
                 self.unread = true;
-                let mut line = format!("error: {error}");
+                let mut said = format!("error: {error}");
                 let mut cause = std::error::Error::source(&error);
                 while let Some(error) = cause {
-                    line.push_str(&format!(": {error}"));
+                    said.push_str(&format!(": {error}"));
                     cause = error.source();
                 }
-                eprintln!("{line}");
+                said.push('\n');
                 if matches!(error, read::ReadError::UnknownKind { .. }) {
                     let words: Vec<_> = Kind::ALL.iter().map(|(word, _)| *word).collect();
-                    eprintln!("hint: say what it is with `--kind`: {}", words.join(", "));
+                    said.push_str(&format!(
+                        "hint: say what it is with `--kind`: {}\n",
+                        words.join(", ")
+                    ));
                 }
+                ui::remark(said);
             }
         }
     }
@@ -258,8 +262,10 @@ pub fn ours() -> Result<Vec<PathBuf>> {
     while let Some(directory) = directories.pop() {
         let what = || format!("read `{}`", directory.display());
         for entry in std::fs::read_dir(&directory).or_environment(what)? {
-            let path = entry.or_environment(what)?.path();
-            if path.is_dir() {
+            let entry = entry.or_environment(what)?;
+            let path = entry.path();
+            // A link to a directory may lead around in a circle.
+            if entry.file_type().or_environment(what)?.is_dir() {
                 directories.push(path);
             } else if Kind::by_name(&path.to_string_lossy()).is_some() {
                 found.push(path);

@@ -24,7 +24,7 @@ pub struct Unit {
     /// `WorkingDirectory=`.
     pub working_directory: Option<Fact<String>>,
     /// The value of `CONDUIT_CONFIG`.
-    pub config: Option<Fact<String>>,
+    config: Option<Fact<String>>,
     /// `ProtectSystem=`.
     pub protect_system: Option<Fact<String>>,
     /// What is writable, among it the directories that systemd makes.
@@ -39,6 +39,11 @@ impl Unit {
     /// Whether Conduit is what it runs. Of a drop-in without its unit, and of a wrapper, only what they give it tells.
     fn runs_conduit(&self) -> bool {
         self.config.is_some() || self.written.starts_conduit()
+    }
+
+    /// The value of `CONDUIT_CONFIG`.
+    pub fn config(&self) -> Option<&Fact<String>> {
+        self.config.as_ref()
     }
 
     /// Its `Environment=`.

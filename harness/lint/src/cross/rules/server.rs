@@ -201,8 +201,7 @@ impl Rules<'_> {
             .filter_map(|unit| {
                 // Empty is no file at all: everything comes from the environment. What a specifier comes to is not known.
                 let config = unit
-                    .config
-                    .as_ref()
+                    .config()
                     .filter(|config| !config.value.is_empty() && !config.value.contains('%'))?;
                 Some(Vote::of(
                     config,
