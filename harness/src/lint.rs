@@ -5,6 +5,7 @@ use crate::verdict::Exit;
 use crate::{paths, ui};
 use clap::{Args, ValueEnum};
 use fleet_lint::catalogue::{self, Status};
+use fleet_lint::example::{self, Example};
 use fleet_lint::render::{self, Count};
 use fleet_lint::{Code, Diagnostic, Kind, Source, fix, lint, read};
 use std::io::IsTerminal;
@@ -112,7 +113,7 @@ pub fn run(arguments: &Arguments) -> Result<Exit> {
         }
         if mended.stdin {
             // Standard output is the corrected text; what is left to say goes beside it.
-            eprint!("{}", render::human(&findings, false));
+            ui::remark(render::human(&findings, false));
             return Ok(taken.exit(&findings, arguments));
         }
     }
@@ -122,11 +123,10 @@ pub fn run(arguments: &Arguments) -> Result<Exit> {
     }
     let text = match arguments.format {
         Format::Human => {
-            let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
             let files = taken.sources.len() + taken.findings.len();
             format!(
                 "{}{}\n",
-                render::human(&findings, colour),
+                render::human(&findings, colour()),
                 render::summary(&findings, files)
             )
         }
@@ -164,17 +164,21 @@ impl Taken {
             Ok(Err(finding)) => self.findings.push(finding),
             Err(error) => {
                 self.unread = true;
-                let mut line = format!("error: {error}");
+                let mut said = format!("error: {error}");
                 let mut cause = std::error::Error::source(&error);
                 while let Some(error) = cause {
-                    line.push_str(&format!(": {error}"));
+                    said.push_str(&format!(": {error}"));
                     cause = error.source();
                 }
-                eprintln!("{line}");
+                said.push('\n');
                 if matches!(error, read::ReadError::UnknownKind { .. }) {
                     let words: Vec<_> = Kind::ALL.iter().map(|(word, _)| *word).collect();
-                    eprintln!("hint: say what it is with `--kind`: {}", words.join(", "));
+                    said.push_str(&format!(
+                        "hint: say what it is with `--kind`: {}\n",
+                        words.join(", ")
+                    ));
                 }
+                ui::remark(said);
             }
         }
     }
@@ -258,8 +262,10 @@ pub fn ours() -> Result<Vec<PathBuf>> {
     while let Some(directory) = directories.pop() {
         let what = || format!("read `{}`", directory.display());
         for entry in std::fs::read_dir(&directory).or_environment(what)? {
-            let path = entry.or_environment(what)?.path();
-            if path.is_dir() {
+            let entry = entry.or_environment(what)?;
+            let path = entry.path();
+            // A link to a directory may lead around in a circle.
+            if entry.file_type().or_environment(what)?.is_dir() {
                 directories.push(path);
             } else if Kind::by_name(&path.to_string_lossy()).is_some() {
                 found.push(path);
@@ -276,13 +282,23 @@ pub fn ours() -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// What a class is about, and where one file alone can show it, what is then said.
 fn explanation(code: Code) -> String {
-    format!(
-        "{}\n\n{}\n\nEvery finding of this class says what the real server does about it: it does not start (and with \
-         which exit code), it ignores what stands there, or it does it.\n",
-        code.slug(),
-        code.summary()
-    )
+    let mut text = format!("{}\n\n{}\n", code.slug(), code.summary());
+    let findings: Vec<_> = example::all()
+        .iter()
+        .filter(|example| example.code == code)
+        .filter_map(Example::finding)
+        .collect();
+    if !findings.is_empty() {
+        text.push_str("\nFor example:\n\n");
+        text.push_str(&render::human(&findings, colour()));
+    }
+    text
+}
+
+fn colour() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
 /// The catalogue as text.

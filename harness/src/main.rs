@@ -222,7 +222,7 @@ async fn main() -> ExitCode {
     match world::unless_interrupted(run(Cli::parse().verb)).await {
         Some(Ok(exit)) => exit.into(),
         Some(Err(failure)) => {
-            eprintln!("error: {failure}");
+            ui::remark(format!("error: {failure}\n"));
             Exit::from(failure.blame).into()
         }
         // At once: a thread that waits for an answer on the terminal would keep the runtime from ending.

@@ -18,8 +18,14 @@ pub fn enable() {
 /// Says one line, if progress is shown.
 pub fn say(line: impl AsRef<str>) {
     if ON.load(Ordering::Relaxed) {
-        eprintln!("{}", line.as_ref());
+        remark(format!("{}\n", line.as_ref()));
     }
+}
+
+/// Says something beside the data, whether progress is shown or not. Who has closed standard error (`2>&1 | head`) does
+/// not want to know, which must not end what is under way: `eprintln!` would.
+pub fn remark(text: impl AsRef<str>) {
+    let _ = std::io::stderr().lock().write_all(text.as_ref().as_bytes());
 }
 
 /// Hands out a text as data, on standard output. A reader who has seen enough and left (`| head`) is no failure.

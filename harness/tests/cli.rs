@@ -740,6 +740,91 @@ fn what_cannot_be_read_does_not_keep_the_others_from_being_judged() {
     assert!(ran.stdout.contains("top-level-key"), "{}", ran.said());
 }
 
+/// Each with its exit code and what is said, and none with a panic, whose exit code is 101.
+#[test]
+fn what_is_no_configuration_is_told_as_what_it_is() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| directory.path().join(name);
+    let write = |name: &str, bytes: &[u8]| fs::write(at(name), bytes).expect("write it");
+    write("binary.conduit.toml", b"[global]\nlog = \"\xff\xfe\"\n");
+    write("empty.conduit.toml", b"");
+    write("broken.conduit.toml", b"[global]\nport = = 1\n");
+    write("Caddyfile", b"vale.test {\n");
+    fs::File::create(at("large.conduit.toml"))
+        .and_then(|file| file.set_len(100 * 1024 * 1024))
+        .expect("make it");
+    std::os::unix::fs::symlink("loop.toml", at("loop.toml")).expect("link");
+    for (name, exit, says) in [
+        (
+            "binary.conduit.toml",
+            Exit::Deployment,
+            "is not UTF-8, from byte 16 on",
+        ),
+        (
+            "empty.conduit.toml",
+            Exit::Deployment,
+            "`server_name` is missing",
+        ),
+        ("broken.conduit.toml", Exit::Deployment, "this is not TOML"),
+        // No Caddy is on this PATH.
+        ("Caddyfile", Exit::Ok, "install Caddy"),
+        ("large.conduit.toml", Exit::Usage, "larger than 4 MiB"),
+        ("loop.toml", Exit::Usage, "symbolic links"),
+        ("absent.toml", Exit::Usage, "No such file"),
+        (".", Exit::Usage, "it is a directory"),
+    ] {
+        let ran = fleet(&["lint", at(name).to_str().expect("UTF-8")]);
+        assert_eq!(ran.code, i32::from(exit.code()), "{name}\n{}", ran.said());
+        assert!(ran.said().contains(says), "{name}\n{}", ran.said());
+    }
+}
+
+/// `cargo fleet lint 2>&1 | head`.
+#[test]
+fn who_does_not_read_on_makes_no_panic() {
+    let (_kept, dubious) = holding("conduit.toml", DUBIOUS);
+    for (arguments, code) in [
+        (vec!["lint", "-"], Exit::Deployment),
+        (vec!["lint", "--fix", "-"], Exit::Deployment),
+        (vec!["lint", "-", "/nonexistent/conduit.toml"], Exit::Usage),
+        (vec!["lint", "-", "/"], Exit::Usage),
+        (
+            vec!["lint", "-", &dubious, "--format", "sarif"],
+            Exit::Deployment,
+        ),
+    ] {
+        let target = tempfile::tempdir().expect("a directory");
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_fleet"))
+            .env("CARGO_TARGET_DIR", target.path())
+            .args(&arguments)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .expect("it can be started");
+        // It has nothing to say before it has read this.
+        let mut stdin = child.stdin.take().expect("a pipe");
+        drop(child.stdout.take());
+        drop(child.stderr.take());
+        std::io::Write::write_all(&mut stdin, b"server_name = 1\nport = \"6167\"\n")
+            .expect("it reads");
+        drop(stdin);
+        let status = child.wait().expect("it ends");
+        assert_eq!(
+            status.code(),
+            Some(i32::from(code.code())),
+            "{arguments:?}: {status}"
+        );
+    }
+}
+
+#[test]
+fn an_explanation_shows_an_example() {
+    let said = fleet(&["lint", "--explain", "dropped-table"]).stdout;
+    assert!(said.contains("--> conduit.toml:7:2"), "{said}");
+    assert!(said.contains("dropped without a word"), "{said}");
+}
+
 #[test]
 fn lint_mends_a_file_once_and_then_has_nothing_to_mend() {
     let (_kept, path) = holding(

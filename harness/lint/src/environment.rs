@@ -1,8 +1,10 @@
 //! `CONDUIT_*` variables: environment files as systemd reads them, and what the variables come to for Conduit.
 
 use crate::catalogue;
+use crate::cross::fact::Fact;
 use crate::diagnostic::{Code, Diagnostic, Effect, Severity};
 use crate::source::Source;
+use crate::systemd::Word;
 use crate::value::{self, Data, Entry, Node, Place, Table};
 
 /// A variable as the server's environment has it.
@@ -14,6 +16,31 @@ pub(crate) struct Variable {
     pub value_place: Place,
     /// Whether the value is known; what a unit's specifier (`%H`) comes to is not.
     pub certain: bool,
+}
+
+impl Variable {
+    /// Its value, for a comparison with other files.
+    pub fn fact(&self) -> Fact<String> {
+        Fact::at(self.value.clone(), &self.value_place.unquoted(&self.value))
+    }
+
+    /// The variable of a word of a unit's `Environment=`, which may be quoted with its name.
+    pub fn of_word(word: &Word) -> Option<Self> {
+        let (name, value) = word.text.split_once('=')?;
+        let Place { source, span } = &word.place;
+        let raw = word.place.text();
+        let quoted = raw.len() > 1 && raw.starts_with(['"', '\'']);
+        let from = span.start + usize::from(quoted);
+        let to = span.end - usize::from(quoted && raw.ends_with(['"', '\'']));
+        let equals = span.start + raw.find('=')?;
+        Some(Self {
+            name: name.to_owned(),
+            name_place: Place::new(source, from..equals.max(from)),
+            certain: !value.replace("%%", "").contains('%'),
+            value: value.replace("%%", "%"),
+            value_place: Place::new(source, (equals + 1).min(to)..to.max(equals)),
+        })
+    }
 }
 
 /// Reads an environment file, in systemd's syntax (`src/basic/env-file.c` of systemd 252).

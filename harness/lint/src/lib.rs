@@ -2,8 +2,9 @@
 //! would keep the server from starting, what is dangerous, and where two files of the site contradict each other.
 //!
 //! One run, module by module: [`read`] takes files in and [`source`] guesses what they are; `conduit`, `environment`
-//! and `unit` turn them into [`value`]s that remember their places, and hold them against the [`catalogue`] of keys;
-//! [`cross`] holds the files of one site against each other; [`diagnostic`] is what is said about them, [`render`] how,
+//! and `systemd` turn them into [`value`]s that remember their places; `conduit` holds these against the [`catalogue`]
+//! of keys, and `unit` the units against what has cost somebody a server; [`cross`] holds the files of one site against
+//! each other, by the same readings; [`diagnostic`] is what is said about them, [`render`] how,
 //! and [`fix`] writes down what has one safe meaning.
 //!
 //! The verdict is about what the server would really run with: the file, with the variables of its unit and of its
@@ -14,10 +15,12 @@ mod conduit;
 pub mod cross;
 pub mod diagnostic;
 mod environment;
+pub mod example;
 pub mod fix;
 pub mod read;
 pub mod render;
 pub mod source;
+mod systemd;
 mod unit;
 pub mod value;
 
@@ -27,7 +30,7 @@ pub use source::{Kind, Source};
 
 use conduit::{File, Judge};
 use environment::Variable;
-use unit::Unit;
+use systemd::Unit;
 use value::Place;
 
 /// Judges files, each by itself and together. The answer is sorted by file and place, and the same for the same files.
@@ -40,10 +43,9 @@ pub fn lint(sources: &[Source]) -> Vec<Diagnostic> {
     let environments: Vec<(&Source, Vec<Variable>)> = of(Kind::Environment)
         .map(|source| (source, environment::read(source, &mut findings)))
         .collect();
-    let units: Vec<Unit> = of(Kind::Unit)
-        .map(Unit::read)
-        .filter(Unit::runs_conduit)
-        .collect();
+    // What systemd skips is said where the units are held against the other files.
+    let mut units = systemd::units(of(Kind::Unit), &mut Vec::new());
+    units.retain(Unit::starts_conduit);
     let mut starts = Starts {
         files: &files,
         judged: vec![false; files.len()],
@@ -51,12 +53,7 @@ pub fn lint(sources: &[Source]) -> Vec<Diagnostic> {
         findings: &mut findings,
     };
     // What no unit names was given to be put on top of every start.
-    let named = |source: &Source| {
-        units
-            .iter()
-            .flat_map(Unit::environment_files)
-            .any(|path| file_name(source.name()) == file_name(&path))
-    };
+    let named = |source: &Source| units.iter().any(|unit| unit.names(source));
     let loose: Vec<Variable> = environments
         .iter()
         .filter(|(source, _)| !named(source))
@@ -82,7 +79,11 @@ pub fn lint(sources: &[Source]) -> Vec<Diagnostic> {
     findings.sort_by_cached_key(order);
     let mut once: Vec<Diagnostic> = Vec::new();
     for finding in findings {
-        if !once.contains(&finding) {
+        let mut here = once
+            .iter()
+            .rev()
+            .take_while(|earlier| earlier.primary.span == finding.primary.span);
+        if !here.any(|earlier| *earlier == finding) {
             once.push(finding);
         }
     }
@@ -101,18 +102,7 @@ struct Starts<'a> {
 impl Starts<'_> {
     /// The start that a unit describes.
     fn unit(&mut self, unit: &Unit, environments: &[(&Source, Vec<Variable>)], loose: &[Variable]) {
-        let mut variables = unit.environment();
-        let mut all_known = true;
-        for path in unit.environment_files() {
-            let mut found = false;
-            for (source, more) in environments {
-                if file_name(source.name()) == file_name(&path) {
-                    found = true;
-                    variables.extend(more.iter().cloned());
-                }
-            }
-            all_known &= found;
-        }
+        let (mut variables, all_known) = unit.variables(environments);
         variables.extend(loose.iter().cloned());
         let config = environment::config_path(&variables).cloned();
         // What a specifier comes to is known only to systemd: it may be what the file lacks.
@@ -222,9 +212,7 @@ impl Starts<'_> {
 
     fn file(&mut self, at: usize, layer: &value::Table) {
         let file = &self.files[at];
-        if let Some(table) = &file.table {
-            let mut table = table.clone();
-            table.merge(layer.clone());
+        if let Some(table) = file.with(layer.clone()) {
             if self.partial {
                 Judge::partial(&file.header, self.findings).judge(&table);
             } else {

@@ -200,6 +200,11 @@ impl Source {
         (line, before[line_start..].chars().count() + 1)
     }
 
+    /// The span of its first line, for what a file says without saying it anywhere.
+    pub fn first_line(&self) -> Range<usize> {
+        0..self.text().find(['\r', '\n']).unwrap_or(self.text().len())
+    }
+
     /// The span of the first occurrence of `needle`, for readers that keep no places of their own.
     pub fn find(&self, needle: &str) -> Option<Range<usize>> {
         let start = self.text().find(needle)?;

@@ -39,6 +39,29 @@ impl Place {
     pub fn text(&self) -> &str {
         self.source.text().get(self.span.clone()).unwrap_or("")
     }
+
+    /// Without its first bytes.
+    pub(crate) fn skip(&self, bytes: usize) -> Self {
+        let start = (self.span.start + bytes).min(self.span.end);
+        Self::new(&self.source, start..self.span.end)
+    }
+
+    /// Without the quotes, where what stands between them is the value itself.
+    pub(crate) fn unquoted(&self, value: &str) -> Self {
+        let inner = self.span.start + 1..self.span.end.saturating_sub(1);
+        if self.source.text().get(inner.clone()) == Some(value) {
+            Self::new(&self.source, inner)
+        } else {
+            self.clone()
+        }
+    }
+
+    /// Its first line.
+    pub(crate) fn first_line(&self) -> Self {
+        let text = self.text();
+        let end = self.span.start + text.find(['\r', '\n']).unwrap_or(text.len());
+        Self::new(&self.source, self.span.start..end)
+    }
 }
 
 /// A value and its place.
@@ -87,6 +110,9 @@ pub struct Entry {
 
 /// The key under which the TOML parser hands on a date, which Conduit then takes for a table.
 pub const DATE: &str = "$__toml_private_datetime";
+
+/// More than any variable of a configuration opens.
+const MAX_BRACKETS: usize = 256;
 
 impl Node {
     /// The table that this is.
@@ -284,6 +310,14 @@ fn value_node(source: &Source, value: &toml_edit::Value, around: &Range<usize>) 
 /// Reads the value of an environment variable as figment does: `12` is a number, `true` a boolean, `[a, b]` a list,
 /// `{ a = 1 }` a table, `"12"` with its quotes a string, and whatever is none of these a string as it stands.
 pub fn from_variable(place: &Place, value: &str) -> Node {
+    // figment's parser calls itself for each of them, until the stack is exhausted.
+    let opened = value.bytes().filter(|byte| b"[{".contains(byte)).count();
+    if opened > MAX_BRACKETS {
+        return Node {
+            place: place.clone(),
+            data: Data::Text(value.to_owned()),
+        };
+    }
     let Ok(value) = value.parse::<figment::value::Value>();
     figment_node(place, &value)
 }

@@ -1066,6 +1066,45 @@ fn a_file_of_variables_beats_the_configuration() {
     assert!(cross::check_with(&caddy(), &sources).is_empty());
 }
 
+/// The comparison is about what the server would run with, as it is judged by itself too.
+#[test]
+fn files_are_compared_by_what_their_values_mean_to_conduit() {
+    let caddy = caddy();
+    let check = |changes: &[(&str, &str, &str)]| cross::check_with(&caddy, &kit_with(changes));
+    // Names of tables are read without regard to case.
+    let found = check(&[(CONDUIT, "[global", "[GLOBAL")]);
+    assert!(found.is_empty(), "{}", show(&found));
+    let variable = |text: &'static str| check(&[(UNIT, "NO_COLOR=1", text)]);
+    // In quotes within quotes a number is a text, which no port is.
+    for (text, disagrees) in [
+        ("CONDUIT_PORT=6168", true),
+        ("CONDUIT_PORT='6168'", true),
+        ("'CONDUIT_PORT=\"6168\"'", false),
+        // What systemd makes of a specifier is not known.
+        ("CONDUIT_PORT=6168 CONDUIT_PORT=%i", false),
+        ("CONDUIT_PORT=%i CONDUIT_PORT=6168", true),
+        ("CONDUIT_SERVER_NAME=%H", false),
+        ("CONDUIT_CONFIG=%E/conduit.toml", false),
+    ] {
+        let found = variable(text);
+        assert_eq!(!found.is_empty(), disagrees, "{text}{}", show(&found));
+    }
+    // What follows from the name follows from the one that counts.
+    let derived = [
+        (CONDUIT, "\nserver = \"matrix.timmy.foundation:443\"", ""),
+        (UNIT, "NO_COLOR=1", "CONDUIT_SERVER_NAME=garden.test"),
+    ];
+    let found = check(&derived);
+    assert!(
+        found
+            .iter()
+            .any(|found| found.code == Code::DelegationDisagrees
+                && found.message.contains("garden.test:443")),
+        "{}",
+        show(&found)
+    );
+}
+
 #[test]
 fn a_path_of_the_matrix_api_must_not_be_rewritten() {
     for (from, to, underlined) in [
@@ -1513,17 +1552,19 @@ mod anything {
         fn is_read_as_a_unit(text in text(UNIT_WORDS)) {
             let source = Source::new("conduit.service", Kind::Unit, text);
             let (units, skipped) = unit::read(&[&source]);
-            for (_, skipped) in skipped {
-                prop_assert!(lies_in(&source, &skipped.span), "{skipped:?}");
+            for skipped in skipped {
+                prop_assert!(lies_in(&source, &skipped.place.span), "{skipped:?}");
             }
             for unit in units {
-                let facts = unit.environment.values().chain(&unit.writable).chain(&unit.program).chain(&unit.user);
+                let environment = unit.environment();
+                let facts = environment.iter().chain(&unit.writable).chain(&unit.program).chain(&unit.user);
                 for fact in facts {
                     prop_assert!(lies_in(&source, &fact.span), "{fact:?}");
                 }
             }
-            unit::environment_file(&source);
             unit::accounts(&source);
+            let variables = Source::new("conduit.env", Kind::Environment, source.text());
+            cross::check_with(&Caddy::missing("not asked"), &[source, variables]);
         }
 
         #[test]

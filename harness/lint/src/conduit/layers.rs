@@ -14,17 +14,29 @@ pub(crate) struct File {
     pub table: Option<Table>,
     /// Where a key that is missing would have to stand.
     pub header: Place,
+    /// The same with its brackets.
+    pub header_line: Place,
     /// Whether there is a `[global]` header line, after which lines can be inserted.
     pub(super) insert_at: Option<usize>,
 }
 
+impl File {
+    /// What the server would run with: the file, with these variables on top; `None` if the file is not TOML.
+    pub fn with(&self, variables: Table) -> Option<Table> {
+        let mut table = self.table.clone()?;
+        table.merge(variables);
+        Some(table)
+    }
+}
+
 /// Reads a file, and says what is wrong with its layers.
 pub(crate) fn read(source: &Source, out: &mut Vec<Diagnostic>) -> File {
-    let start = Place::new(source, first_line(source.text()));
+    let start = Place::new(source, source.first_line());
     let mut file = File {
         source: source.clone(),
         table: None,
-        header: start,
+        header: start.clone(),
+        header_line: start,
         insert_at: None,
     };
     let document = match value::from_toml(source) {
@@ -79,6 +91,9 @@ pub(crate) fn read(source: &Source, out: &mut Vec<Diagnostic>) -> File {
     } else if let Some(default) = &default {
         file.header = default.key_place.clone();
     }
+    if let Some(table) = global.as_ref().or(default.as_ref()) {
+        file.header_line = table.value.place.first_line();
+    }
     let has_global = global.is_some();
     let tables = |entry: Option<Entry>| match entry.map(|entry| entry.value.data) {
         Some(Data::Table(table)) => table,
@@ -108,11 +123,6 @@ pub(crate) fn read(source: &Source, out: &mut Vec<Diagnostic>) -> File {
     }
     file.table = Some(merged);
     file
-}
-
-fn first_line(text: &str) -> std::ops::Range<usize> {
-    let end = text.find(['\r', '\n']).unwrap_or(text.len());
-    0..end
 }
 
 /// The start of the line after a table's header, where that is a header line.

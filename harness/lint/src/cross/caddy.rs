@@ -4,7 +4,7 @@
 //! within a time limit. What Caddy says is kept under the hash of all that it was given, so that a lint after the first
 //! starts no Caddy.
 
-use super::fact::{finding, first_line};
+use super::fact::finding;
 use super::unit::normal;
 use crate::diagnostic::{Code, Diagnostic, Label, Severity};
 use crate::source::{Kind, Source};
@@ -246,7 +246,7 @@ pub fn adapt(
             format!("`{}` was not judged: {why}", root.name()),
             Label {
                 source: root.clone(),
-                span: first_line(root),
+                span: root.first_line(),
                 text: "whether Caddy loads this, and what it would serve, is not known".to_owned(),
             },
         );
@@ -580,7 +580,7 @@ fn refusal(answer: &Answer, files: &[Source]) -> Option<Diagnostic> {
         .unwrap_or(said)
         .trim_start_matches("adapt: ");
     let (source, span) =
-        place(said, files).unwrap_or_else(|| (files[0].clone(), first_line(&files[0])));
+        place(said, files).unwrap_or_else(|| (files[0].clone(), files[0].first_line()));
     let mut message: String = said.chars().take(500).collect();
     for file in files {
         let absolute = std::path::absolute(file.name()).unwrap_or_default();
@@ -628,7 +628,7 @@ fn line_span(source: &Source, line: usize) -> Range<usize> {
         }
         start += content.len();
     }
-    first_line(source)
+    source.first_line()
 }
 
 /// What Caddy warns of: log lines of the adapter, in either of its forms.
@@ -666,7 +666,7 @@ fn warnings(stderr: &str, files: &[Source]) -> Vec<Diagnostic> {
         } else {
             continue;
         };
-        let (source, span) = place.unwrap_or_else(|| (files[0].clone(), first_line(&files[0])));
+        let (source, span) = place.unwrap_or_else(|| (files[0].clone(), files[0].first_line()));
         let severity = if message.contains("not formatted") {
             Severity::Note
         } else {

@@ -2,6 +2,7 @@
 
 use crate::diagnostic::{Code, Diagnostic, Edit, Effect, Fix, Label, Severity};
 use crate::source::Source;
+use crate::value::Place;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -17,13 +18,18 @@ pub struct Fact<T> {
 }
 
 impl<T> Fact<T> {
-    /// A fact at a place.
+    /// A fact at a place, by its file and bytes.
     pub fn new(value: T, source: &Source, span: Range<usize>) -> Self {
         Self {
             value,
             source: source.clone(),
             span,
         }
+    }
+
+    /// A fact at a place.
+    pub(crate) fn at(value: T, place: &Place) -> Self {
+        Self::new(value, &place.source, place.span.clone())
     }
 
     /// The same place, with another value.
@@ -49,12 +55,6 @@ impl<T> Fact<T> {
     pub fn written(&self) -> &str {
         self.source.text().get(self.span.clone()).unwrap_or("")
     }
-}
-
-/// The first line of a file, for what it says without saying it anywhere.
-pub fn first_line(source: &Source) -> Range<usize> {
-    let text = source.text();
-    0..text.find('\n').unwrap_or(text.len())
 }
 
 /// A diagnostic between files: no server would show it by its start.

@@ -1,7 +1,6 @@
 //! What a ufw application profile lets in: an INI file as Python's configparser reads it, whose `ports` are as in
 //! ufw(8), "APPLICATION INTEGRATION".
 
-use super::fact::first_line;
 use crate::source::Source;
 use std::ops::{Range, RangeInclusive};
 
@@ -69,7 +68,7 @@ pub struct Broken {
 pub fn read(source: &Source) -> Result<Firewall, Broken> {
     let mut firewall = Firewall {
         source: source.clone(),
-        span: first_line(source),
+        span: source.first_line(),
         openings: Vec::new(),
     };
     let mut section: Option<(String, Range<usize>)> = None;
@@ -136,7 +135,7 @@ pub fn read(source: &Source) -> Result<Firewall, Broken> {
     complete(section.as_ref(), &keys)?;
     if section.is_none() {
         return Err(Broken {
-            span: first_line(source),
+            span: source.first_line(),
             why: "it holds no profile: a `[Name]` with `title`, `description` and `ports`"
                 .to_owned(),
         });

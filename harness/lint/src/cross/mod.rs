@@ -1,7 +1,8 @@
 //! Holds the files of one site against each other: names, ports, limits, paths and users.
 //!
-//! Each file is read into what it says, with the place of every fact ([`fact`]): [`toml`] for `conduit.toml` and the
-//! manifest, [`unit`] for systemd, [`zone`], [`well_known`], [`firewall`]; the Caddyfile by Caddy itself ([`caddy`]),
+//! Each file is read into what it says, with the place of every fact ([`fact`]): [`toml`] for what `conduit.toml` and
+//! the variables come to and for the manifest, [`unit`] for systemd, both from the same readings that the files are
+//! judged by themselves with; [`zone`], [`well_known`], [`firewall`]; the Caddyfile by Caddy itself ([`caddy`]),
 //! whose answer [`site`] walks. [`rules`] compare. What is not there is not compared: a missing file is no contradiction.
 
 pub mod caddy;
@@ -14,12 +15,14 @@ pub mod unit;
 pub mod well_known;
 pub mod zone;
 
-use crate::diagnostic::{Code, Diagnostic, Severity};
+use crate::conduit;
+use crate::diagnostic::{Code, Diagnostic, Label, Severity};
+use crate::environment::{self, Variable};
 use crate::source::{Kind, Source};
+use crate::systemd::Skipped;
 use caddy::{Caddy, Closure};
 use fact::{Fact, finding};
 use std::ops::Range;
-use std::path::Path;
 use well_known::Document;
 
 /// What the files of a site say.
@@ -66,23 +69,25 @@ pub fn read(caddy: &Caddy, sources: &[Source], found: &mut Vec<Diagnostic>) -> F
     };
     let mut facts = Facts::default();
 
-    // Of several configurations the first is the site's; the others are judged by themselves only.
-    if let Some(conduit) = of(Kind::Conduit).into_iter().find_map(toml::Conduit::read) {
-        facts.conduit = conduit;
-    }
     let (units, skipped) = unit::read(&of(Kind::Unit));
     facts.units = units;
-    for (source, skipped) in skipped {
+    for Skipped { place, why } in skipped {
         found.push(broken(
             Code::UnitSyntax,
             Severity::Warning,
-            &source,
-            skipped.span,
-            format!("this line of a unit is skipped: {}", skipped.why),
+            &place.source,
+            place.span,
+            format!("this line of a unit is skipped: {why}"),
             "systemd writes a line into its journal and goes on without it",
         ));
     }
-    overrides(&mut facts, &of(Kind::Environment));
+    let variables = variables(&facts.units, &of(Kind::Environment));
+    // Of several configurations the first is the site's; the others are judged by themselves only, as is one that is not
+    // TOML.
+    let conduit = of(Kind::Conduit).into_iter().find_map(|source| {
+        toml::Conduit::read(&conduit::read(source, &mut Vec::new()), &variables)
+    });
+    facts.conduit = conduit.unwrap_or_else(|| toml::Conduit::of_variables(&variables));
     for source in of(Kind::Sysusers) {
         facts
             .accounts
@@ -91,12 +96,12 @@ pub fn read(caddy: &Caddy, sources: &[Source], found: &mut Vec<Diagnostic>) -> F
     for source in of(Kind::Manifest) {
         match toml::manifest(source) {
             Ok(name) => facts.manifests.extend(name),
-            Err((span, why)) => found.push(broken(
+            Err(Label { span, text, .. }) => found.push(broken(
                 Code::ManifestSyntax,
                 Severity::Error,
                 source,
                 span,
-                format!("the manifest is not TOML: {why}"),
+                format!("the manifest is not TOML: {text}"),
                 "`fleet-bootstrap` refuses it",
             )),
         }
@@ -175,35 +180,22 @@ pub fn read(caddy: &Caddy, sources: &[Source], found: &mut Vec<Diagnostic>) -> F
     facts
 }
 
-/// The variables of the unit that is enabled, and of the files that it reads, beat `conduit.toml`.
-fn overrides(facts: &mut Facts, files: &[&Source]) {
+/// The variables of the unit that is enabled, and of the files that it reads.
+fn variables(units: &[unit::Unit], files: &[&Source]) -> Vec<Variable> {
+    // What is wrong with a line is the single file's own diagnostic.
+    let files: Vec<(&Source, Vec<Variable>)> = files
+        .iter()
+        .map(|source| (*source, environment::read(source, &mut Vec::new())))
+        .collect();
     // A unit that nobody enables, such as the bootstrap's window, has its own port on purpose.
     // A drop-in whose unit is not at hand is taken for one of the unit that is enabled.
-    let unit = facts
-        .units
+    let enabled = units
         .iter()
         .find(|unit| unit.installed || unit.program.is_none());
-    let mut variables = unit
-        .map(|unit| unit.environment.clone())
-        .unwrap_or_default();
-    for source in files {
-        let name = Path::new(source.name()).file_name();
-        let read = match unit {
-            Some(unit) => unit
-                .environment_files
-                .iter()
-                .any(|file| Path::new(file.value.trim_start_matches('-')).file_name() == name),
-            None => facts.units.is_empty(),
-        };
-        if read {
-            variables.extend(unit::environment_file(source));
-        }
-    }
-    for (name, value) in variables {
-        let name = name.to_ascii_uppercase();
-        if let Some(key) = name.strip_prefix("CONDUIT_") {
-            facts.conduit.override_with(key, &value);
-        }
+    match enabled {
+        Some(unit) => unit.written.variables(&files).0,
+        None if units.is_empty() => files.into_iter().flat_map(|(_, read)| read).collect(),
+        None => Vec::new(),
     }
 }
 

@@ -2,7 +2,7 @@
 //! walk it, and what they meet is traced back to its words in the Caddyfile.
 
 use super::caddy::{Adapted, Token, tokens};
-use super::fact::{Fact, first_line};
+use super::fact::Fact;
 use super::toml::split_host;
 use super::well_known::{self, Document};
 use crate::source::Source;
@@ -321,7 +321,7 @@ impl<'a> Words<'a> {
     /// The first file's first line.
     fn nowhere(&self) -> Fact<()> {
         let source = self.files[0].0;
-        Fact::new((), source, first_line(source))
+        Fact::new((), source, source.first_line())
     }
 
     /// The first word for which the answer is a part of it.

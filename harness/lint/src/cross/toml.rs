@@ -1,9 +1,12 @@
-//! What `conduit.toml` and the fleet's manifest say.
+//! What `conduit.toml` with the variables on top of it comes to, and what the fleet's manifest says.
 
-use super::fact::{Fact, first_line};
+use super::fact::Fact;
+use crate::catalogue;
+use crate::conduit::File;
+use crate::diagnostic::Label;
+use crate::environment::{self, Variable};
 use crate::source::Source;
-use std::ops::Range;
-use toml_edit::{ImDocument, Item, TableLike};
+use crate::value::{self, Data, Node, Place, Table};
 
 /// What Conduit is configured to do, as far as other files speak of it too.
 #[derive(Clone, Debug, Default)]
@@ -30,80 +33,107 @@ pub struct Conduit {
     pub tls: Option<Fact<()>>,
 }
 
-/// Conduit's defaults (v0.10.12, src/config/mod.rs).
-const ADDRESS: &str = "127.0.0.1";
-const PORT: u16 = 8000;
-const MAX_REQUEST_SIZE: u64 = 20 * 1024 * 1024;
-
 impl Conduit {
-    /// Reads a configuration. One that is not TOML says nothing here: that is the single file's own diagnostic.
-    pub fn read(source: &Source) -> Option<Self> {
-        let document = ImDocument::parse(source.text()).ok()?;
-        let reader = Reader {
-            source,
-            document: &document,
+    /// What a file and variables come to. A file that is not TOML says nothing here: that is the single file's own
+    /// diagnostic.
+    pub(crate) fn read(file: &File, variables: &[Variable]) -> Option<Self> {
+        let effective = Effective {
+            table: file.with(environment::layer(&certain(variables)))?,
+            variables,
+            // The table is where a default is best explained.
+            default_at: Some(&file.header_line),
         };
-        // The table is where a default is best explained; without it the server does not start, which is said elsewhere.
-        let table = document
-            .get("global")
-            .or_else(|| document.get("default"))
-            .and_then(Item::span)
-            .map_or_else(|| first_line(source), |span| header(source, span));
-        let here = Fact::new((), source, table);
-        let server_name = reader.text(&["server_name"]);
-        let named = |fact: &Fact<String>, value: String| fact.with(value);
         Some(Self {
-            source: Some(source.clone()),
-            address: reader
-                .text(&["address"])
-                .or_else(|| Some(here.with(ADDRESS.to_owned()))),
-            port: reader.number(&["port"]).or_else(|| Some(here.with(PORT))),
-            max_request_size: reader
-                .number(&["max_request_size"])
-                .or_else(|| Some(here.with(MAX_REQUEST_SIZE))),
-            well_known_server: reader.text(&["well_known", "server"]).or_else(|| {
-                let name = server_name.as_ref()?;
-                let value = match split_host(&name.value).1 {
-                    Some(_) => name.value.clone(),
-                    None => format!("{}:443", name.value),
-                };
-                Some(named(name, value))
-            }),
-            well_known_client: reader.text(&["well_known", "client"]).or_else(|| {
-                let name = server_name.as_ref()?;
-                Some(named(name, format!("https://{}", name.value)))
-            }),
-            database_path: reader.text(&["database_path"]),
-            media_path: reader.text(&["media", "path"]),
-            tls: reader.place(&["tls"]),
-            server_name,
+            source: Some(file.source.clone()),
+            ..effective.facts()
         })
     }
 
-    /// Applies a `CONDUIT_*` variable, which beats the file. `name` is without the prefix.
-    pub fn override_with(&mut self, name: &str, value: &Fact<String>) {
-        let number = || value.value.trim().parse::<u64>().ok();
-        let text = || Some(value.with(value.value.trim_matches('"').to_owned()));
-        match name.to_ascii_lowercase().as_str() {
-            "server_name" => self.server_name = text(),
-            "address" => self.address = text(),
-            "port" => {
-                if let Some(port) = number().and_then(|port| u16::try_from(port).ok()) {
-                    self.port = Some(value.with(port));
+    /// What variables alone say: what their file says, and so a default, is not known.
+    pub(crate) fn of_variables(variables: &[Variable]) -> Self {
+        let effective = Effective {
+            table: environment::layer(&certain(variables)),
+            variables,
+            default_at: None,
+        };
+        effective.facts()
+    }
+}
+
+fn certain(variables: &[Variable]) -> Vec<Variable> {
+    variables
+        .iter()
+        .filter(|variable| variable.certain)
+        .cloned()
+        .collect()
+}
+
+/// All layers together.
+struct Effective<'a> {
+    table: Table,
+    variables: &'a [Variable],
+    default_at: Option<&'a Place>,
+}
+
+impl Effective<'_> {
+    fn facts(&self) -> Conduit {
+        let server_name = self.text(&["server_name"]);
+        let delegated = |path: [&str; 2], value: fn(&str) -> String| {
+            self.text(&path).or_else(|| {
+                let name = server_name.as_ref().filter(|_| self.default_at.is_some())?;
+                Some(name.with(value(&name.value)))
+            })
+        };
+        Conduit {
+            source: None,
+            address: self.text(&["address"]),
+            port: self.number(&["port"]),
+            max_request_size: self.number(&["max_request_size"]),
+            well_known_server: delegated(["well_known", "server"], |name| {
+                match split_host(name).1 {
+                    Some(_) => name.to_owned(),
+                    None => format!("{name}:443"),
                 }
-            }
-            "max_request_size" => {
-                if let Some(size) = number() {
-                    self.max_request_size = Some(value.with(size));
-                }
-            }
-            "well_known_server" => self.well_known_server = text(),
-            "well_known_client" => self.well_known_client = text(),
-            "database_path" => self.database_path = text(),
-            "media_path" => self.media_path = text(),
-            "tls_certs" | "tls_key" => self.tls = Some(value.with(())),
-            _ => {}
+            }),
+            well_known_client: delegated(["well_known", "client"], |name| {
+                format!("https://{name}")
+            }),
+            database_path: self.text(&["database_path"]),
+            media_path: self.text(&["media", "path"]),
+            tls: self
+                .node(&["tls"])
+                .map(|node| Fact::at((), &node.place.first_line())),
+            server_name,
         }
+    }
+
+    /// What is in force; `None` too where only systemd knows what a specifier comes to.
+    fn node(&self, path: &[&str]) -> Option<Node> {
+        let last = self.variables.iter().rfind(|variable| {
+            catalogue::variable_path(&variable.name).is_some_and(|of| of == path)
+        });
+        if last.is_some_and(|variable| !variable.certain) {
+            return None;
+        }
+        self.table.at(path).cloned().or_else(|| {
+            let [key] = path else { return None };
+            let default = catalogue::GLOBAL.key(key)?.default?;
+            Some(value::from_variable(self.default_at?, default))
+        })
+    }
+
+    fn text(&self, path: &[&str]) -> Option<Fact<String>> {
+        text(&self.node(path)?)
+    }
+
+    fn number<T: TryFrom<i128> + ToString>(&self, path: &[&str]) -> Option<Fact<T>> {
+        let node = self.node(path)?;
+        let Data::Integer(number) = node.data else {
+            return None;
+        };
+        let number = T::try_from(number).ok()?;
+        let place = node.place.unquoted(&number.to_string());
+        Some(Fact::at(number, &place))
     }
 }
 
@@ -126,77 +156,12 @@ pub fn split_host(name: &str) -> (&str, Option<u16>) {
 ///
 /// # Errors
 /// Where it is not TOML, and why.
-pub fn manifest(source: &Source) -> Result<Option<Fact<String>>, (Range<usize>, String)> {
-    let document = ImDocument::parse(source.text()).map_err(|error| {
-        (
-            error.span().unwrap_or_else(|| first_line(source)),
-            error.message().trim().replace('\n', ", "),
-        )
-    })?;
-    Ok(document
-        .get("server_name")
-        .and_then(|item| text(source, item)))
+pub fn manifest(source: &Source) -> Result<Option<Fact<String>>, Label> {
+    let document = value::from_toml(source)?;
+    Ok(document.value("server_name").and_then(text))
 }
 
-struct Reader<'a> {
-    source: &'a Source,
-    document: &'a ImDocument<&'a str>,
-}
-
-impl Reader<'_> {
-    /// Looks a key up as figment does: the profile `global` beats `default`, table by table.
-    fn find(&self, path: &[&str]) -> Option<&Item> {
-        ["global", "default"].into_iter().find_map(|profile| {
-            let mut item = self.document.get(profile)?;
-            for key in path {
-                item = item.as_table_like().and_then(|table| table.get(key))?;
-            }
-            Some(item)
-        })
-    }
-
-    fn text(&self, path: &[&str]) -> Option<Fact<String>> {
-        text(self.source, self.find(path)?)
-    }
-
-    fn number<T: TryFrom<i64>>(&self, path: &[&str]) -> Option<Fact<T>> {
-        let item = self.find(path)?;
-        let value = T::try_from(item.as_integer()?).ok()?;
-        Some(Fact::new(value, self.source, item.span()?))
-    }
-
-    fn place(&self, path: &[&str]) -> Option<Fact<()>> {
-        let item = self.find(path)?;
-        let inner = item
-            .as_table_like()
-            .and_then(|table: &dyn TableLike| table.iter().find_map(|(_, value)| value.span()));
-        let span = item.span().or(inner)?;
-        Some(Fact::new((), self.source, header(self.source, span)))
-    }
-}
-
-fn text(source: &Source, item: &Item) -> Option<Fact<String>> {
-    let value = item.as_str()?;
-    let span = item.span()?;
-    Some(Fact::new(
-        value.to_owned(),
-        source,
-        unquoted(source, span, value),
-    ))
-}
-
-/// Of a table the line that it begins with.
-fn header(source: &Source, span: Range<usize>) -> Range<usize> {
-    let text = source.text().get(span.clone()).unwrap_or("");
-    span.start..span.start + text.find('\n').unwrap_or(text.len())
-}
-
-/// The span without the quotes, where what stands between them is the value itself.
-fn unquoted(source: &Source, span: Range<usize>, value: &str) -> Range<usize> {
-    let inner = span.start + 1..span.end.saturating_sub(1);
-    if source.text().get(inner.clone()) == Some(value) {
-        inner
-    } else {
-        span
-    }
+fn text(node: &Node) -> Option<Fact<String>> {
+    let text = node.text()?;
+    Some(Fact::at(text.to_owned(), &node.place.unquoted(text)))
 }

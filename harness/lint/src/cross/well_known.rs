@@ -1,6 +1,6 @@
 //! What a delegation says: a file under `/.well-known/matrix/`, or the body that Caddy answers there.
 
-use super::fact::{Fact, first_line};
+use super::fact::Fact;
 use crate::source::Source;
 use serde_json::Value;
 use std::ops::Range;
@@ -62,13 +62,13 @@ pub fn read(source: &Source, document: Document) -> Result<Fact<String>, (Range<
     let text = source.text();
     match document.value(text) {
         Ok(value) => {
-            let span = literal(text, document, &value).unwrap_or_else(|| first_line(source));
+            let span = literal(text, document, &value).unwrap_or_else(|| source.first_line());
             Ok(Fact::new(value, source, span))
         }
         Err(why) => {
             let span = match serde_json::from_str::<Value>(text) {
                 Err(error) => at_line(source, error.line(), error.column()),
-                Ok(_) => first_line(source),
+                Ok(_) => source.first_line(),
             };
             Err((span, why))
         }

@@ -3,7 +3,7 @@
 //! The readers of the field's libraries keep no places, so this one is ours. It reads the syntax of any zone, and the
 //! data of the records that a Matrix site is found by.
 
-use super::fact::{Fact, first_line};
+use super::fact::Fact;
 use crate::source::Source;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
@@ -196,7 +196,7 @@ pub fn read(source: &Source) -> Result<Zone, Broken> {
     let mut reader = Reader {
         source,
         origin: origin_of_name(source.name())
-            .map(|name| Fact::new(name, source, first_line(source))),
+            .map(|name| Fact::new(name, source, source.first_line())),
         owner: None,
         records: Vec::new(),
         apex: None,
@@ -206,7 +206,7 @@ pub fn read(source: &Source) -> Result<Zone, Broken> {
     }
     let Some(apex) = reader.apex.or(reader.origin) else {
         return Err(Broken {
-            span: first_line(source),
+            span: source.first_line(),
             why: "it names no zone: neither `$ORIGIN` nor an SOA record with a full name"
                 .to_owned(),
         });

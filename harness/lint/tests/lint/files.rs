@@ -56,6 +56,34 @@ fn a_file_of_100_megabytes_is_refused_before_it_is_read() {
     assert!(matches!(read::stdin(just, Some(Kind::Conduit)), Ok(Ok(_))));
 }
 
+/// Whatever calls itself for each bracket would exhaust its stack, which no panic handler catches; whatever looks at every
+/// finding for each finding would not end.
+#[test]
+fn text_that_is_deep_or_full_of_mistakes_is_judged_to_an_end() {
+    let deep = 200_000;
+    for (_, kind) in Kind::ALL {
+        // Caddy is not asked here.
+        if *kind == Kind::Caddyfile {
+            continue;
+        }
+        for (before, again) in [
+            ("", "["),
+            ("", "{"),
+            ("", "("),
+            ("[global]\nx = ", "["),
+            ("[global]\nx = ", "{ a = "),
+            ("CONDUIT_PORT=", "["),
+            ("CONDUIT_PORT=", "{a="),
+            ("{\"m.server\":", "["),
+        ] {
+            let text = format!("{before}{}", again.repeat(deep));
+            lint(&[Source::new("deep", *kind, text)]);
+        }
+    }
+    let many = lint(&[Source::new("many", Kind::Environment, "a\n".repeat(50_000))]);
+    assert_eq!(many.len(), 50_000);
+}
+
 #[test]
 fn a_file_that_vanishes_while_it_is_read_is_told() {
     struct Vanishing(usize);

@@ -207,6 +207,10 @@ fn quotes_and_continued_lines_of_a_unit_are_understood() {
             "Environment=CONDUIT_PORT=1 \\\n# between\n  CONDUIT_ADDRESS=nowhere",
             false,
         ),
+        (
+            "Environment=CONDUIT_LOG=warn\\\\\nEnvironment=CONDUIT_PORT=x",
+            false,
+        ),
         ("Environment='CONDUIT_PORT=x'", false),
         ("Environment=CONDUIT_PORT='1'", true),
     ] {
@@ -339,6 +343,31 @@ fn an_environment_override_is_judged_as_the_same_value_in_the_file() {
         }
     }
     assert!(compared > 600, "{compared}");
+}
+
+/// Its drop-ins are part of a unit, in the order of their names; alone they are none.
+#[test]
+fn a_drop_in_is_judged_with_its_unit() {
+    let drop_in = |name: &str, text: &str| {
+        Source::new(
+            format!("/etc/systemd/system/{name}"),
+            Kind::Unit,
+            format!("[Service]\n{text}\n"),
+        )
+    };
+    let restart = drop_in("conduit.service.d/b.conf", "Restart=always");
+    let prevent = drop_in("service.d/a.conf", "RestartPreventExitStatus=1");
+    let port = drop_in("conduit.service.d/c.conf", "Environment=CONDUIT_PORT=yes");
+    let unit = Source::new("conduit.service", Kind::Unit, UNIT);
+    let findings = lint(&[restart.clone(), unit.clone()]);
+    has(&findings, Code::UnitRestart, restart.name());
+    clean(&lint(&[restart.clone(), unit.clone(), prevent]));
+    has(
+        &lint(&[unit, port]),
+        Code::WrongType,
+        "/etc/systemd/system/conduit.service.d/c.conf",
+    );
+    clean(&lint(&[restart]));
 }
 
 /// `--env-file` names one that no unit knows of.

@@ -1,7 +1,7 @@
 //! What the firewall lets in, against what Caddy and Conduit listen on.
 
 use super::Rules;
-use crate::cross::fact::{Fact, finding, first_line};
+use crate::cross::fact::{Fact, finding};
 use crate::cross::firewall::{Firewall, Protocol};
 use crate::cross::site::Caddy;
 use crate::diagnostic::{Code, Diagnostic, Label, Severity};
@@ -200,7 +200,7 @@ impl Rules<'_> {
         let source = self.facts.caddies.first()?.source.as_ref()?;
         Some(match self.sites().next() {
             Some(site) => site.place.label(text),
-            None => Fact::new((), source, first_line(source)).label(text),
+            None => Fact::new((), source, source.first_line()).label(text),
         })
     }
 }

@@ -5,7 +5,7 @@ mod server;
 mod zone;
 
 use super::Facts;
-use super::fact::{Fact, Verdict, Vote, agree, finding, first_line};
+use super::fact::{Fact, Verdict, Vote, agree, finding};
 use super::site::{Answer, Site, Walk, is_loopback};
 use super::toml::split_host;
 use super::well_known::Document;
@@ -385,7 +385,7 @@ impl<'a> Rules<'a> {
                         self.found.push(
                             self.unserved(
                                 format!("Caddy does not serve {place}"),
-                                Fact::new((), source, first_line(source))
+                                Fact::new((), source, source.first_line())
                                     .label("nothing here serves the Matrix API"),
                                 votes,
                             ),

@@ -1,7 +1,7 @@
 //! What Conduit and its units say, against each other and against Caddy.
 
 use super::{Rules, reaches};
-use crate::cross::fact::{Fact, Vote, agree, finding, first_line};
+use crate::cross::fact::{Fact, Vote, agree, finding};
 use crate::cross::site::Answer;
 use crate::cross::toml::split_host;
 use crate::cross::unit::Unit;
@@ -207,8 +207,10 @@ impl Rules<'_> {
             .units
             .iter()
             .filter_map(|unit| {
-                // Empty is no file at all: everything comes from the environment.
-                let config = unit.config().filter(|config| !config.value.is_empty())?;
+                // Empty is no file at all: everything comes from the environment. What a specifier comes to is not known.
+                let config = unit
+                    .config()
+                    .filter(|config| !config.value.is_empty() && !config.value.contains('%'))?;
                 Some(Vote::of(
                     config,
                     format!("what `{}` has Conduit read", unit.name),
@@ -239,7 +241,7 @@ impl Rules<'_> {
             votes.push(Vote {
                 key,
                 shown: source.name().to_owned(),
-                place: Fact::new((), source, first_line(source)),
+                place: Fact::new((), source, source.first_line()),
                 says: "the configuration at hand".to_owned(),
                 replaceable: false,
             });
