@@ -77,8 +77,6 @@ fn program(target: &Path) -> Command {
         .env("DOCKER_HOST", "unix:///nonexistent/docker.sock")
         .env("CARGO_TARGET_DIR", target)
         .env("CONDUIT_BIN", input("pinned"))
-        // The one that `cargo fleet setup` took out of the lab's image: the build directory above is empty.
-        .env("FLEET_CADDY", harness::tools::caddy_path())
         .env("COLUMNS", "100")
         // Were a refusal missing, nothing could be installed or started by these tests.
         .env("PATH", "/nonexistent")
@@ -670,13 +668,16 @@ const DUBIOUS: &str = "[global]\nserver_name = \"vale.test\"\ndatabase_backend =
 
 #[test]
 fn the_kits_own_files_lint_clean_by_default() {
-    let ran = fleet(&["lint", "--deny", "warnings"]);
-    assert_eq!(ran.code, 0, "{}", ran.said());
-    assert!(
-        ran.stdout.ends_with("files: nothing to say\n"),
-        "{}",
-        ran.said()
-    );
+    let target = tempfile::tempdir().expect("a directory");
+    let output = program(target.path())
+        // The one that `cargo fleet setup` took out of the lab's image: this build directory is empty.
+        .env("FLEET_CADDY", harness::tools::caddy_path())
+        .args(["lint", "--deny", "warnings"])
+        .output()
+        .expect("it can be started");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.ends_with("files: nothing to say\n"), "{said}");
     // Were none of them taken in, there would be nothing to say either.
     let json = fleet(&["lint", "--format", "json"]).stdout;
     for file in [
