@@ -190,7 +190,7 @@ while (($#)); do
       exit 0
       ;;
     --only | --textfile)
-      (($# > 1)) && [[ -n $2 ]] || fail 3 "\`$1\` needs a value" "usage: $(usage)"
+      [[ -n ${2-} ]] || fail 3 "\`$1\` needs a value" "usage: $(usage)"
       if [[ $1 == --only ]]; then IFS=, read -r -a ASKED <<<"$2"; else TEXTFILE=$2; fi
       shift
       ;;
