@@ -31,13 +31,16 @@ impl Wire {
     /// When nobody listens, or the certificate is not the lab's.
     pub fn open(to: &To) -> Result<Self> {
         let what = || format!("open a connection to port {}", to.port);
-        let stream =
+        let mut stream =
             TcpStream::connect((Ipv4Addr::LOCALHOST, to.port)).or_blame(Blame::Product, what)?;
         stream
-            .set_read_timeout(Some(Duration::from_millis(100)))
+            .set_read_timeout(Some(Duration::from_secs(20)))
             .and_then(|()| stream.set_write_timeout(Some(Duration::from_secs(20))))
             .or_environment(what)?;
+        // Short only once the handshake is over: a pause in the middle of it would end it.
+        let pause = Some(Duration::from_millis(100));
         let Some((name, root)) = &to.tls else {
+            stream.set_read_timeout(pause).or_environment(what)?;
             return Ok(Self(Box::new(stream)));
         };
         crate::site::use_crypto();
@@ -49,7 +52,13 @@ impl Wire {
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let name = ServerName::try_from(name.clone()).or_harness(what)?;
-        let connection = ClientConnection::new(Arc::new(config), name).or_harness(what)?;
+        let mut connection = ClientConnection::new(Arc::new(config), name).or_harness(what)?;
+        while connection.is_handshaking() {
+            connection
+                .complete_io(&mut stream)
+                .or_blame(Blame::Product, what)?;
+        }
+        stream.set_read_timeout(pause).or_environment(what)?;
         Ok(Self(Box::new(StreamOwned::new(connection, stream))))
     }
 
