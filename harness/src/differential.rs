@@ -173,12 +173,16 @@ fn is_waiting(question: &str) -> bool {
 
 /// A path with everything that is no word of the specification replaced.
 fn template(path: &str) -> String {
+    let mut before = "";
     let segments: Vec<_> = path
         .split('/')
         .map(|segment| {
             let version =
                 segment.len() == 2 && (segment.starts_with('v') || segment.starts_with('r'));
-            if version || is_word(segment) {
+            // Short ids that the server draws, which now and then look like a word.
+            let drawn = matches!(before, "filter" | "devices");
+            before = segment;
+            if version || !drawn && is_word(segment) {
                 segment
             } else {
                 "{}"
@@ -230,6 +234,17 @@ fn shape(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A filter's id has four letters; one in thirty has no capital and no digit.
+    #[test]
+    fn an_id_that_looks_like_a_word_is_an_id() {
+        let at = |id: &str| template(&format!("/_matrix/client/v3/user/@a:vale.test/filter/{id}"));
+        assert_eq!(at("mfvu"), at("NLWb"));
+        assert_eq!(
+            template("/_matrix/client/v3/room_keys/version"),
+            "/_matrix/client/v3/room_keys/version"
+        );
+    }
     use ruma::exports::http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
     fn exchange(
