@@ -339,7 +339,8 @@ fn sensible_value(rng: &mut Rng, key: &Key, directory: &str) -> Option<String> {
         "emergency_password" | "allow_jaeger" | "tracing_flame" | "jwt_secret"
         | "registration_token" => return None,
         _ if !often => return None,
-        "port" => rng.u16(1024..).to_string(),
+        // Below the ports that the kernel gives to outgoing connections, of which one may be on its way out.
+        "port" => rng.u16(1024..32_768).to_string(),
         "max_request_size" => rng.u32(1_000_000..200_000_000).to_string(),
         "log" => quoted(
             [
