@@ -3,7 +3,7 @@
 use crate::known::{
     KEYS_OF_ANOTHER_SERVER, NO_NOTARY, UNRELATED_KEY_ID_BLOCKS, UNSIGNED_KEYS_ARE_BELIEVED,
 };
-use crate::{Cast, SOON, Table, demand, federation};
+use crate::{Cast, SOON, Table, demand, federation, on_conduit};
 use fleet_peer::{Answer, KeyDocument, Peer, Replied, Reply, Signing};
 use harness::known::Known;
 use harness::scenario::{Outcome, Stage};
@@ -96,7 +96,8 @@ fn verifies(server: &str, document: &Value) -> Result<()> {
 /// E3. Others ask a server for a third one's keys when that one is away. "Querying keys through another server".
 #[tokio::test(flavor = "multi_thread")]
 async fn a_third_servers_keys_are_vouched_for() -> Outcome {
-    federation(async |_, cast| {
+    federation(async |stage, cast| {
+        on_conduit(stage, cast).await?;
         let path = format!("/_matrix/key/v2/query/{}", cast.peer.name);
         let answer = unsigned_request(cast, "GET", &path).await?;
         let listed = answer.body["server_keys"]

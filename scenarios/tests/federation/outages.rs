@@ -1,7 +1,7 @@
 //! A partner or the home itself is away for a while.
 
 use crate::known::NO_RETRY_TIMER;
-use crate::{Cast, SOON, demand, federation};
+use crate::{Cast, SOON, demand, federation, on_conduit};
 use fleet_peer::{Ask, Gate, Reply, Visit};
 use harness::Result;
 use harness::probe::ProbeState;
@@ -70,7 +70,8 @@ fn once_and_in_order(cast: &Cast, said: &[OwnedEventId]) -> Result<()> {
 /// it is acknowledged.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_said_during_an_outage_arrives_after_it() -> Outcome {
-    federation(async |_, cast| {
+    federation(async |stage, cast| {
+        on_conduit(stage, cast).await?;
         cast.peer.takes_transactions();
         let (garden, _) = cast.shared_garden().await?;
         let mut said = says_in_vain(cast, &garden, 3).await?;
@@ -93,7 +94,8 @@ fn unit(cast: &Cast) -> &str {
 /// is delivered when it runs again, without anybody saying more. "Transactions".
 #[tokio::test(flavor = "multi_thread")]
 async fn the_outgoing_queue_survives_a_stop_and_kill_nine() -> Outcome {
-    federation(async |_, cast| {
+    federation(async |stage, cast| {
+        on_conduit(stage, cast).await?;
         cast.peer.takes_transactions();
         let (garden, _) = cast.shared_garden().await?;
         for (count, stop) in [(60, "stop"), (20, "kill --signal=KILL")] {
@@ -129,7 +131,8 @@ async fn restart(cast: &Cast, stop: &str) -> Result<()> {
 /// the other side can tell that it is the same. "Transactions".
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_in_mid_flight_is_sent_again_under_its_id_after_kill_nine() -> Outcome {
-    federation(async |_, cast| {
+    federation(async |stage, cast| {
+        on_conduit(stage, cast).await?;
         cast.peer.takes_transactions();
         let (garden, _) = cast.shared_garden().await?;
         let hello = cast.alice.say(&garden, "hello").await?;

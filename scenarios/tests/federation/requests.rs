@@ -1,7 +1,7 @@
 //! Who may ask what, once or twice.
 
 use crate::known::{NOT_401, REPLAYED_INVITATION, TOO_LARGE_TRANSACTION};
-use crate::{Cast, SOON, Table, demand, federation};
+use crate::{Cast, SOON, Table, demand, federation, on_conduit};
 use fleet_peer::{Ask, Replied, Reply, Room, Sealed, Signed, Signing};
 use harness::client::Membership;
 use harness::probe::ProbeState;
@@ -144,7 +144,8 @@ const REQUESTS: &[Request] = &[
 /// authentication".
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_is_not_signed_as_it_stands_is_refused_with_401() -> Outcome {
-    federation(async |_, cast| {
+    federation(async |stage, cast| {
+        on_conduit(stage, cast).await?;
         cast.alice.set_display_name(DISPLAY_NAME).await?;
         let mut table = Table::default();
         let mut codes = Table::default();
