@@ -440,6 +440,10 @@ async fn an_invited_user_of_another_server_comes_in_and_is_heard() -> Outcome {
     federation(async |_, cast| {
         cast.peer.takes_transactions();
         cast.peer.takes_invitations();
+        // Some servers look up the profile of whom they invite.
+        cast.peer.expect(Ask::Profile, |_| {
+            Reply::json(&json!({"displayname": "Delia"}))
+        });
         let garden = cast.alice.create_room("private garden").await?;
         let delia = cast.delia();
         let path = format!("{V1}/make_join/{garden}/{delia}?ver=12");
