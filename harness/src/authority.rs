@@ -219,13 +219,7 @@ impl Authority {
             .await
             .or_environment(what)?;
         drop(making);
-        let address = container
-            .get_bridge_ip_address()
-            .await
-            .or_environment(what)?
-            .to_string();
-        let id = container.id().to_owned();
-        world.hold(container);
+        let (id, address) = world.adopt(container, what).await?;
         Ok(Self {
             container: id,
             docker: docker.clone(),

@@ -144,11 +144,6 @@ impl Host {
         let making = crate::docker::making().await;
         let container = request.start().await.or_environment(what)?;
         drop(making);
-        let address = container
-            .get_bridge_ip_address()
-            .await
-            .or_environment(what)?
-            .to_string();
         let all = container.ports().await.or_environment(what)?;
         let published = |port: u16| {
             all.map_to_host_port_ipv4(ContainerPort::Tcp(port))
@@ -162,8 +157,7 @@ impl Host {
             federation: published(8448)?,
             gitea: published(3000)?,
         };
-        let id = container.id().to_owned();
-        world.hold(container);
+        let (id, address) = world.adopt(container, what).await?;
         Ok(Self {
             world,
             container: id,

@@ -79,13 +79,7 @@ impl Wire {
             .await
             .or_environment(what)?;
         drop(making);
-        let address = container
-            .get_bridge_ip_address()
-            .await
-            .or_environment(what)?
-            .to_string();
-        let id = container.id().to_owned();
-        world.hold(container);
+        let (id, address) = world.adopt(container, what).await?;
         // Standard error is read with standard output: it must not get between the frames.
         let command = ["sh", "-c", "exec python3 /lab/wire.py 2> /lab/wire.log"];
         let attached = world.docker.attach(&id, &command).await?;

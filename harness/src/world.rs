@@ -311,6 +311,22 @@ impl Inner {
         handles.push(ManuallyDrop::new(container));
     }
 
+    /// The same, for who needs its id and its address in the lab.
+    pub(crate) async fn adopt(
+        &self,
+        container: ContainerAsync<GenericImage>,
+        what: impl FnOnce() -> String,
+    ) -> Result<(String, String)> {
+        let address = container
+            .get_bridge_ip_address()
+            .await
+            .or_environment(what)?
+            .to_string();
+        let id = container.id().to_owned();
+        self.hold(container);
+        Ok((id, address))
+    }
+
     fn label(&self) -> String {
         format!("{WORLD_LABEL}={}", self.name)
     }

@@ -245,15 +245,11 @@ pub fn sensible(rng: &mut Rng, id: &str) -> Draft {
         draft.set(GLOBAL, "registration_token", quoted(&secret(rng)));
     }
     if rng.u8(..3) == 0 {
-        for (header, table) in [("[global.well_known]", "well_known")] {
-            if let Some(below) = catalogue::GLOBAL
-                .key(table)
-                .and_then(|key| key.takes.table())
-            {
-                for key in below.keys {
-                    draft.set(header, key.name, value(rng, key.takes));
-                }
-            }
+        let well_known = catalogue::GLOBAL
+            .key("well_known")
+            .and_then(|key| key.takes.table());
+        for key in well_known.into_iter().flat_map(|table| table.keys) {
+            draft.set("[global.well_known]", key.name, value(rng, key.takes));
         }
     }
     // Whoever has the certificate serves the network; behind a proxy on the same machine it would be of no use.
