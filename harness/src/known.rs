@@ -346,6 +346,11 @@ pub const CATALOGUE: &[&Known] = &[
     &KEY_QUERY,
 ];
 
+/// The known failure of this name.
+pub fn by_id(id: &str) -> Option<&'static Known> {
+    CATALOGUE.iter().copied().find(|known| known.id == id)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
