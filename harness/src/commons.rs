@@ -6,89 +6,51 @@
 //! that share the Commons cannot see each other. What went over the lines is written down, and the entrances must not
 //! [differ](crate::differential).
 
+use crate::accounts::{Account, Accounts, unique};
 use crate::authority;
-use crate::client::{Client, Exchange, Line, Listener, Log, Registration};
+use crate::client::{Client, Exchange, Line, Log};
 use crate::differential;
 use crate::entrance::Entrance;
 use crate::failure::{Failure, OrBlame, Result};
 use crate::faulty::{Faulty, Mutant};
 use crate::homeserver::{Server, find_conduit};
 use crate::known::Known;
-use crate::probe::ProbeState;
 use crate::raw::To;
 use crate::report::Claim;
-use crate::scenario::{Letter, Outcome, note_claim, nothing_left, requires_conduit};
+use crate::scenario::{
+    Letter, Outcome, caught, forget_note, note_begun, note_claim, nothing_left, requires_conduit,
+};
+use crate::shared::{RUNTIME, Settled, Shared};
 use crate::site::{self, Site};
 use crate::verdict::{Blame, Verdict};
-use crate::world::{Options, World};
+use crate::world::World;
 use bytes::Bytes;
 use reqwest::{Method, StatusCode, header::HeaderMap};
-use ruma::{OwnedRoomAliasId, OwnedRoomId};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{LazyLock, Mutex as Lock, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{Mutex, OnceCell};
 
 /// Where charlie lives.
 pub const ABROAD: &str = "vale.test";
-/// Scenarios in a module of this name have worlds of their own; the others share.
-pub const ALONE: &str = "alone";
 
 /// See [`Scene::soon`].
 const SOON: Duration = Duration::from_secs(30);
 
-/// The connections of the Commons outlive each single test, so its runtime must, too.
-static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
-    #[expect(
-        clippy::expect_used,
-        reason = "without a runtime there is no test at all"
-    )]
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime")
-});
+static COMMONS: Shared<Sites> = Shared::new();
 
-static COMMONS: Mutex<Option<std::result::Result<std::sync::Arc<Commons>, String>>> =
-    Mutex::const_new(None);
+type Commons = Settled<Sites>;
 
-/// How many scenarios of this process are still to come; unknown until the first one begins.
-static TO_COME: OnceCell<AtomicUsize> = OnceCell::const_new();
-
-struct Commons {
-    world: World,
+struct Sites {
     home: Option<Home>,
     abroad: Site,
-    failed: AtomicBool,
 }
 
 struct Home {
     site: Site,
     direct: reqwest::Client,
     http1: reqwest::Client,
-    /// One at a time: the admin room answers in the order in which it is asked.
-    registrar: Mutex<Registrar>,
-}
-
-/// The administrator, in the room where the server takes commands.
-struct Registrar {
-    admin: Client,
-    room: OwnedRoomId,
-    listener: Listener,
-}
-
-/// An account that nobody had before.
-#[derive(Clone, Debug)]
-pub struct Account {
-    /// The localpart.
-    pub name: String,
-    /// Its password.
-    pub password: String,
+    accounts: Accounts,
 }
 
 /// A claim that is about to be put; see [`claim`].
@@ -155,26 +117,16 @@ impl Put {
             .name()
             .unwrap_or("scenario")
             .to_owned();
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            RUNTIME.block_on(self.put(&name, &body))
-        }));
-        let left = RUNTIME.block_on(leave(!matches!(outcome, Ok(Ok(())))));
-        match (outcome, left) {
-            (Err(panic), _) => resume_unwind(panic),
-            (Ok(Err(letter)), _) => Err(letter),
-            (Ok(Ok(())), left) => left.map_err(|failure| {
-                Letter::of(format!(
-                    "\nFAIL  the shared world of {name}\nerror: {failure}"
-                ))
-            }),
-        }
+        RUNTIME.block_on(self.put(&name, &body))
     }
 
     async fn put(self, name: &str, body: &impl AsyncFn(&Scene<'_>) -> Result<()>) -> Outcome {
-        let commons = commons().await.map_err(|failure| {
+        note_begun(name, None, None);
+        let commons = COMMONS.get(settle).await.map_err(|failure| {
             note_claim(&Claim {
-                blame: Some(Blame::Environment),
-                letter: Some(failure.clone()),
+                verdict: failure.verdict(),
+                blame: Some(failure.blame),
+                letter: Some(failure.to_string()),
                 ..Claim::new(name)
             });
             Letter::of(format!("could not begin `{name}`\nerror: {failure}"))
@@ -185,12 +137,20 @@ impl Put {
             to_kill: true,
             letters: String::new(),
         };
+        let scenes: Vec<_> = match &commons.home {
+            Some(home) => self.by.iter().map(|by| home.scene(&commons, *by)).collect(),
+            None => Vec::new(),
+        };
+        let abroad = self.abroad.then(|| scene_abroad(&commons));
+        for scene in scenes.iter().chain(&abroad) {
+            note_begun(name, Some(scene.server()), Some(scene.entrance));
+        }
         match &commons.home {
             None => unproved(name, &mut course.letters),
-            Some(home) => {
-                for &entrance in self.by {
-                    let scene = home.scene(&commons, entrance);
-                    self.put_to(name, &scene, body, &mut course).await;
+            Some(_) => {
+                forget_note(name);
+                for scene in &scenes {
+                    self.put_to(name, scene, body, &mut course).await;
                 }
                 let met = self.differs.iter().zip(&course.met);
                 for ((difference, _), _) in met.filter(|(_, met)| !**met) {
@@ -201,14 +161,19 @@ impl Put {
                 }
             }
         }
-        if self.abroad {
+        if let Some(scene) = &abroad {
             // Another server: it is compared with nothing, and the check was seen to fail at home.
             course.first = None;
             course.to_kill = false;
-            let scene = commons.scene_abroad();
-            self.put_to(name, &scene, body, &mut course).await;
+            self.put_to(name, scene, body, &mut course).await;
         }
         let mut letters = course.letters;
+        if let Err(failure) = nothing_left(&commons.world).await {
+            let _ = writeln!(
+                letters,
+                "\nFAIL  the shared world of {name}\nerror: {failure}"
+            );
+        }
         if letters.is_empty() {
             return Ok(());
         }
@@ -240,7 +205,7 @@ impl Put {
     ) {
         let began = Instant::now();
         let limit = Duration::from_secs(120);
-        let mut outcome = match tokio::time::timeout(limit, body(scene)).await {
+        let mut outcome = match tokio::time::timeout(limit, caught(body(scene))).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Failure::harness(format!("come to an end within {limit:?}"))),
         };
@@ -285,7 +250,6 @@ impl Put {
             ..Claim::new(name)
         });
         let Err(failure) = outcome else { return };
-        scene.commons.failed.store(true, Ordering::Relaxed);
         let _ = writeln!(
             course.letters,
             "\n{}  {name}  [{:.1}s]\n  world {} · on {}, {}\n{}error: {failure}",
@@ -398,6 +362,7 @@ async fn behind(
     let behind = Scene {
         commons: scene.commons,
         site: scene.site,
+        accounts: scene.accounts,
         entrance: scene.entrance,
         http: scene.http.clone(),
         base: faulty.base.clone(),
@@ -405,7 +370,7 @@ async fn behind(
         soon,
     };
     let limit = Duration::from_secs(90);
-    tokio::time::timeout(limit, body(&behind))
+    tokio::time::timeout(limit, caught(body(&behind)))
         .await
         .map_err(|_| {
             Failure::harness(format!(
@@ -437,6 +402,7 @@ fn last_of(exchanges: &[Exchange]) -> String {
 pub struct Scene<'a> {
     commons: &'a Commons,
     site: &'a Site,
+    accounts: &'a Accounts,
     entrance: Entrance,
     http: reqwest::Client,
     base: String,
@@ -467,7 +433,7 @@ impl Scene<'_> {
 
     /// The partner abroad, for a scenario between two servers. What goes there is not compared.
     pub fn abroad(&self) -> Scene<'_> {
-        self.commons.scene_abroad()
+        scene_abroad(self.commons)
     }
 
     /// The site itself; it is shared, so look but do not touch.
@@ -507,8 +473,7 @@ impl Scene<'_> {
 
     /// A word that no other scenario uses.
     pub fn unique(&self, word: &str) -> String {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        format!("{word}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+        unique(word)
     }
 
     /// Somebody new on stage, logged in by this way. Her account is called like her, with a number.
@@ -525,14 +490,7 @@ impl Scene<'_> {
     /// # Errors
     /// When the login is refused.
     pub async fn login(&self, account: &Account) -> Result<Client> {
-        Ok(Client::login(
-            self.line(),
-            &self.base,
-            &account.name,
-            &account.password,
-            "scenario",
-        )
-        .await?)
+        account.login(self.line(), &self.base).await
     }
 
     /// A new account: at home made by the administrator in the admin room, because registration is closed; abroad by
@@ -541,31 +499,7 @@ impl Scene<'_> {
     /// # Errors
     /// When the server does not make it.
     pub async fn account(&self, name: &str) -> Result<Account> {
-        let name = self.unique(name);
-        let password = format!("{name}-keeps-a-secret");
-        match self
-            .commons
-            .home
-            .as_ref()
-            .filter(|home| std::ptr::eq(&raw const home.site, self.site))
-        {
-            Some(home) => {
-                home.registrar
-                    .lock()
-                    .await
-                    .register(&name, &password)
-                    .await?
-            }
-            None => {
-                let (http, base) = (self.site.http(), self.site.base_url());
-                let how = Registration::Open;
-                Client::register(http, &base, &name, &password, "registration", how)
-                    .await?
-                    .logout()
-                    .await?;
-            }
-        }
-        Ok(Account { name, password })
+        self.accounts.make(self.site, name).await
     }
 
     /// Asks anything, as nobody in particular.
@@ -584,7 +518,7 @@ impl Scene<'_> {
     fn came_by_its_way(&self, exchanges: &[Exchange]) -> Result<()> {
         let expected = match self.entrance {
             Entrance::Direct | Entrance::Http1 => reqwest::Version::HTTP_11,
-            Entrance::Http2 => reqwest::Version::HTTP_2,
+            Entrance::Http2 | Entrance::Federation => reqwest::Version::HTTP_2,
         };
         match exchanges
             .iter()
@@ -743,41 +677,6 @@ impl Reply {
     }
 }
 
-impl Registrar {
-    async fn register(&mut self, name: &str, password: &str) -> Result<()> {
-        let server = self.admin.user_id().server_name();
-        self.listener.forget();
-        self.admin
-            .say(
-                &self.room,
-                &format!("@conduit:{server}: create-user {name} {password}"),
-            )
-            .await?;
-        let room = self.room.clone();
-        let told = self
-            .listener
-            .until(
-                format!("the server says what became of `{name}`"),
-                Duration::from_secs(30),
-                |seen| {
-                    let said = seen.room(&room).into_iter().flat_map(|room| &room.timeline);
-                    let mut said = said
-                        .filter(|event| event.sender.localpart() == "conduit")
-                        .filter_map(|event| event.body());
-                    match said.find(|body| body.contains(name)) {
-                        Some(body) => ProbeState::Ready(body.to_owned()),
-                        None => ProbeState::NotYet("it says nothing".to_owned()),
-                    }
-                },
-            )
-            .await?;
-        if told.starts_with("Created user") {
-            return Ok(());
-        }
-        Err(Failure::product(format!("make the account `{name}` by `create-user`")).last_seen(told))
-    }
-}
-
 impl Home {
     async fn settle(world: &World) -> Result<Option<Self>> {
         let Some(conduit) = find_conduit(None).await? else {
@@ -792,23 +691,6 @@ impl Home {
                  /lib/systemd/systemd-socket-proxyd 127.0.0.1:6167",
             )
             .await?;
-        let password = site
-            .host
-            .shell("cat /opt/conduit/secrets/admin.password")
-            .await?;
-        let admin = Client::login(
-            site.http(),
-            &site.base_url(),
-            "admin",
-            &password,
-            "registrar",
-        )
-        .await?;
-        let alias = format!("#admins:{}", site.name);
-        let alias =
-            OwnedRoomAliasId::try_from(alias.as_str()).or_harness(|| format!("name `{alias}`"))?;
-        let room = admin.resolve(&alias).await?;
-        let listener = admin.listen().await?;
         let what = || "make an HTTP client for the lab".to_owned();
         let names = [(site.name.as_str(), site.host.ports)];
         Ok(Some(Self {
@@ -821,11 +703,7 @@ impl Home {
                 .http1_only()
                 .build()
                 .or_harness(what)?,
-            registrar: Mutex::new(Registrar {
-                admin,
-                room,
-                listener,
-            }),
+            accounts: Accounts::of(&site).await?,
             site,
         }))
     }
@@ -837,11 +715,12 @@ impl Home {
                 format!("http://127.0.0.1:{}", self.site.host.ports.gitea),
             ),
             Entrance::Http1 => (&self.http1, self.site.base_url()),
-            Entrance::Http2 => (self.site.http(), self.site.base_url()),
+            Entrance::Http2 | Entrance::Federation => (self.site.http(), self.site.base_url()),
         };
         Scene {
             commons,
             site: &self.site,
+            accounts: &self.accounts,
             entrance,
             http: http.clone(),
             base,
@@ -851,114 +730,20 @@ impl Home {
     }
 }
 
-impl Commons {
-    async fn settle() -> Result<Self> {
-        let world = World::open(Options::default()).await?;
-        let settled = async { tokio::try_join!(Home::settle(&world), world.synapse(ABROAD)) };
-        let (home, abroad) = match settled.await {
-            Ok(settled) => settled,
-            Err(failure) => {
-                let evidence = world.run().join("evidence").join("commons");
-                return Err(match world.collect_evidence(&evidence).await {
-                    Ok(()) => failure.because(format!("evidence: {}", evidence.display())),
-                    Err(_) => failure,
-                });
-            }
-        };
-        Ok(Self {
-            world,
-            home,
-            abroad,
-            failed: AtomicBool::new(false),
-        })
-    }
-
-    fn scene_abroad(&self) -> Scene<'_> {
-        Scene {
-            commons: self,
-            site: &self.abroad,
-            entrance: Entrance::Http2,
-            http: self.abroad.http().clone(),
-            base: self.abroad.base_url(),
-            log: Log::default(),
-            soon: SOON,
-        }
-    }
+async fn settle(world: &World) -> Result<Sites> {
+    let (home, abroad) = tokio::try_join!(Home::settle(world), world.synapse(ABROAD))?;
+    Ok(Sites { home, abroad })
 }
 
-/// The Commons of this process, settled when first asked for. What went wrong then is wrong for all.
-async fn commons() -> std::result::Result<std::sync::Arc<Commons>, String> {
-    let mut commons = COMMONS.lock().await;
-    if commons.is_none() {
-        let settled = Commons::settle().await.map(std::sync::Arc::new);
-        *commons = Some(settled.map_err(|failure| failure.to_string()));
+fn scene_abroad(commons: &Commons) -> Scene<'_> {
+    Scene {
+        commons,
+        site: &commons.abroad,
+        accounts: &Accounts::Open,
+        entrance: Entrance::Http2,
+        http: commons.abroad.http().clone(),
+        base: commons.abroad.base_url(),
+        log: Log::default(),
+        soon: SOON,
     }
-    match &*commons {
-        Some(commons) => commons.clone(),
-        None => Err("the shared world is closed already".to_owned()),
-    }
-}
-
-/// Says that a scenario is over. Behind the last one the Commons is closed, and nothing in it may have tried to send
-/// a packet out of the lab.
-async fn leave(failed: bool) -> Result<()> {
-    static LEFT: Lock<()> = Lock::new(());
-    let to_come = TO_COME
-        .get_or_init(|| async { AtomicUsize::new(scenarios_of_this_run()) })
-        .await;
-    let last = {
-        let _one_at_a_time = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = to_come.load(Ordering::Relaxed);
-        to_come.store(before.saturating_sub(1), Ordering::Relaxed);
-        before == 1
-    };
-    let mut commons = COMMONS.lock().await;
-    if failed && let Some(Ok(commons)) = &*commons {
-        commons.failed.store(true, Ordering::Relaxed);
-    }
-    if !last {
-        return Ok(());
-    }
-    let Some(Ok(commons)) = commons.take() else {
-        return Ok(());
-    };
-    let kept = nothing_left(&commons.world).await;
-    match std::sync::Arc::into_inner(commons) {
-        // Dropped, not closed: the evidence stays.
-        Some(commons) if commons.failed.load(Ordering::Relaxed) || kept.is_err() => drop(commons),
-        Some(commons) => _ = commons.world.close().await?,
-        None => {}
-    }
-    kept
-}
-
-/// How many tests of this run share the Commons: the test program itself knows what its arguments select. Where it
-/// cannot be asked, the last one is never known, and the next run sweeps what this one leaves.
-fn scenarios_of_this_run() -> usize {
-    let mut selection = Vec::new();
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--skip" => selection.extend([argument].into_iter().chain(arguments.next())),
-            "--exact" | "--ignored" | "--include-ignored" => selection.push(argument),
-            "--test-threads" | "--format" | "--color" | "--logfile" | "--shuffle-seed" | "-Z" => {
-                _ = arguments.next()
-            }
-            skip if skip.starts_with("--skip=") => selection.push(argument),
-            option if option.starts_with('-') => {}
-            _ => selection.push(argument),
-        }
-    }
-    let listed = std::env::current_exe().and_then(|program| {
-        std::process::Command::new(program)
-            .args(selection)
-            .args(["--list", "--format", "terse"])
-            .output()
-    });
-    listed.map_or(0, |listed| {
-        String::from_utf8_lossy(&listed.stdout)
-            .lines()
-            .filter(|line| line.ends_with(": test") && !line.starts_with(&format!("{ALONE}::")))
-            .count()
-    })
 }

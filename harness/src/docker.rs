@@ -319,25 +319,33 @@ impl Docker {
         Ok(())
     }
 
+    /// Removes these containers, and says how many there were.
+    pub async fn remove_containers(&self, ids: &[String]) -> Result<usize> {
+        let removals = ids.iter().map(|id| {
+            let options = RemoveContainerOptionsBuilder::new()
+                .force(true)
+                .v(true)
+                .build();
+            async move { self.api.remove_container(id, Some(options)).await }
+        });
+        let mut removed = 0;
+        for outcome in futures_util::future::join_all(removals).await {
+            removed += gone(outcome).or_environment(|| "remove containers".to_owned())?;
+        }
+        Ok(removed)
+    }
+
     /// Removes every container, network and volume with that label (`key` or `key=value`), and says how many.
     /// What somebody else removed meanwhile counts as removed.
     pub async fn remove_labelled(&self, label: &str) -> Result<Removed> {
         let what = || format!("remove everything labelled `{label}`");
         let mut removed = Removed::default();
         let containers = self.containers(label).await.or_environment(what)?;
-        let removals = containers
-            .iter()
-            .filter_map(|container| container.id.as_deref())
-            .map(|id| {
-                let options = RemoveContainerOptionsBuilder::new()
-                    .force(true)
-                    .v(true)
-                    .build();
-                async move { self.api.remove_container(id, Some(options)).await }
-            });
-        for outcome in futures_util::future::join_all(removals).await {
-            removed.containers += gone(outcome).or_environment(what)?;
-        }
+        let ids: Vec<_> = containers
+            .into_iter()
+            .filter_map(|container| container.id)
+            .collect();
+        removed.containers = self.remove_containers(&ids).await?;
         for network in self.networks(label).await.or_environment(what)? {
             let id = network.id.unwrap_or_default();
             removed.networks += gone(self.api.remove_network(&id).await).or_environment(what)?;

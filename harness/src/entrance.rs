@@ -1,5 +1,5 @@
-//! An Entrance is the way by which clients come to a homeserver: its own port, or the proxy over one of two protocols.
-//! What a client is told must not depend on it.
+//! An Entrance is the way by which one comes to a homeserver: its own port, the proxy over one of two protocols, or from
+//! another server. What a client is told must not depend on it.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -15,10 +15,12 @@ pub enum Entrance {
     Http1,
     /// Caddy over TLS, HTTP/2: browsers and most clients.
     Http2,
+    /// Another server, which finds the site by its name and signs what it asks. Not a client's way.
+    Federation,
 }
 
 impl Entrance {
-    /// All of them; the first is what the others are compared with.
+    /// Those of clients; the first is what the others are compared with.
     pub const ALL: [Self; 3] = [Self::Direct, Self::Http1, Self::Http2];
 
     /// What it is called in reports.
@@ -27,6 +29,7 @@ impl Entrance {
             Self::Direct => "direct",
             Self::Http1 => "Caddy HTTP/1.1",
             Self::Http2 => "Caddy HTTP/2",
+            Self::Federation => "federation",
         }
     }
 

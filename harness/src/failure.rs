@@ -7,7 +7,7 @@ use std::fmt;
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// Something did not come out as it must. Displays as a letter of several lines.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Failure {
     /// Who has to act.
     pub blame: Blame,

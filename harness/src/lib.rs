@@ -5,10 +5,12 @@
 //! bundle that an operator brings; [`world`] makes a closed network in which [`authority`] serves names and
 //! certificates and [`host`] boots bare machines from the [`image`]s; the [`operator`] follows a [`runbook`] there
 //! until a [`site`] serves; [`client`]s talk to it, a [`fingerprint`] says what they would miss; [`rehearse`] puts the
-//! claims in their order, [`scenario`] frames one claim that has a world of its own, [`commons`] those that share one
-//! and are put by every [`entrance`], which must not differ ([`differential`]); what is [`known`] to be wrong must be
-//! wrong in just that way; and [`report`] says what came of them.
+//! claims in their order, [`scenario`] frames one claim, in a world of its own or as one of several that have
+//! [`accounts`] of their own in a [`shared`] one; [`commons`] has those that are put by every [`entrance`], which must not
+//! differ ([`differential`]); what is [`known`] to be wrong must be wrong in just that way; and [`report`] says what came
+//! of them.
 
+pub mod accounts;
 pub mod authority;
 pub mod client;
 pub mod commons;
@@ -36,6 +38,7 @@ pub mod report;
 pub mod runbook;
 pub mod scenario;
 pub mod setup;
+pub mod shared;
 pub mod site;
 pub mod tools;
 pub mod ui;

@@ -9,6 +9,9 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Who says nothing for so long will not.
+const SILENCE: Duration = Duration::from_secs(20);
+
 /// A connection that speaks nothing by itself.
 pub struct Wire(Box<dyn Stream>);
 
@@ -97,7 +100,8 @@ pub fn status(heard: &str) -> Option<u16> {
 /// Sends a whole request on a connection of its own and hears the answer to the end; the request must ask to close.
 ///
 /// # Errors
-/// When no connection can be made, or the answer does not end.
+/// When no connection can be made. When nothing is heard: who hangs up or stays silent has not refused, and what became of
+/// the request is unknown. A claim about just that listens to a [`Wire`] itself.
 pub async fn ask(to: To, request: Vec<u8>) -> Result<String> {
     let answer = tokio::task::spawn_blocking(move || {
         let mut wire = Wire::open(&to)?;
@@ -110,10 +114,54 @@ pub async fn ask(to: To, request: Vec<u8>) -> Result<String> {
                 heard = wire.hear(Duration::from_millis(1), |_| false);
             }
         }
-        heard += &wire.hear(Duration::from_secs(20), |_| false);
+        let began = Instant::now();
+        heard += &wire.hear(SILENCE, |_| false);
+        if heard.is_empty() {
+            return Err(Failure::environment("hear an answer on a bare connection")
+                .because(if began.elapsed() < SILENCE {
+                    "the other end closed it without a word"
+                } else {
+                    "the other end said nothing for 20 s"
+                })
+                .hint("what became of the request is not known: look whether the server and the proxy still run"));
+        }
         Ok(heard)
     });
     answer
         .await
         .map_err(|error| Failure::harness("ask over a bare connection").because(error))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::Verdict;
+    use std::net::TcpListener;
+
+    /// Answers one connection with these bytes, and closes it.
+    fn answering(bytes: &'static [u8]) -> To {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let port = listener.local_addr().expect("its address").port();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a caller");
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request);
+            stream.write_all(bytes).expect("it listens");
+        });
+        To { port, tls: None }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_closes_without_a_word_has_not_refused() {
+        let failure = ask(answering(b""), b"GET / HTTP/1.1\r\n\r\n".to_vec())
+            .await
+            .expect_err("nothing was heard");
+        assert_eq!(failure.verdict(), Verdict::Unknown, "{failure}");
+        assert!(failure.to_string().contains("closed it without a word"));
+        let heard = ask(
+            answering(b"HTTP/1.1 404 \r\n\r\n"),
+            b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        );
+        assert_eq!(status(&heard.await.expect("an answer")), Some(404));
+    }
 }

@@ -1,16 +1,20 @@
 //! The frame of a scenario: makes its world, judges it, keeps the evidence of a failure, writes the letter, and
 //! notes on which server the claim was proved.
 
+use crate::entrance::Entrance;
 use crate::failure::{Failure, OrBlame, Result};
 use crate::homeserver::{Binary, Server, find_conduit};
+use crate::known::Known;
 use crate::report::Claim;
 use crate::verdict::Verdict;
 use crate::world::{Options, World};
 use crate::{paths, tools};
+use futures_util::FutureExt as _;
+use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::OnceCell;
 
@@ -37,9 +41,35 @@ impl fmt::Debug for Letter {
 pub struct Stage {
     /// The world.
     pub world: World,
+    /// What failed in just the way that is recorded.
+    pub flaws: Flaws,
+    name: String,
+    /// By which way it is put to the server, where there is more than one.
+    entrance: Option<Entrance>,
     server: Mutex<Option<Server>>,
-    /// Conduit was asked for and is not here: whatever follows, nothing was observed.
-    unproved: AtomicBool,
+    /// Why nothing was observed.
+    unproved: Mutex<Option<String>>,
+}
+
+/// The parts of a claim that were seen not to hold, in just the way that is recorded; by the record's id, the letter.
+#[derive(Clone, Debug, Default)]
+pub struct Flaws(Arc<Mutex<BTreeMap<&'static str, String>>>);
+
+impl Flaws {
+    /// Puts a part of a claim that is known not to hold on a server: there it must fail in just the recorded way,
+    /// elsewhere it must hold.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn known(&self, known: &Known, server: &Server, outcome: Result<()>) -> Result<()> {
+        if server.name != known.server {
+            return outcome;
+        }
+        let told = outcome.as_ref().err().map(ToString::to_string);
+        known.must_fail(outcome)?;
+        lock(&self.0).insert(known.id, told.unwrap_or_default());
+        Ok(())
+    }
 }
 
 impl Stage {
@@ -50,14 +80,16 @@ impl Stage {
     pub async fn conduit(&self) -> Result<Binary> {
         match found().await? {
             Some(conduit) => Ok(self.proved_on(conduit.clone())),
-            None => {
-                self.unproved.store(true, Ordering::Relaxed);
-                Err(
-                    Failure::environment("put the claim to Conduit: there is none on this machine")
-                        .hint("give one with `CONDUIT_BIN`"),
-                )
-            }
+            None => Err(self
+                .unproved("put the claim to Conduit: there is none on this machine")
+                .hint("give one with `CONDUIT_BIN`")),
         }
+    }
+
+    /// Says that nothing is observed: the claim is then unknown, which fails only where a Conduit is required.
+    pub fn unproved(&self, why: &str) -> Failure {
+        *lock(&self.unproved) = Some(why.to_owned());
+        Failure::environment(why)
     }
 
     /// The real Conduit, or else the stand-in: for claims about the scripts alone.
@@ -77,10 +109,11 @@ impl Stage {
 
     /// Notes the server that the claim is put to.
     pub fn put_to(&self, server: &Server) {
-        *self
-            .server
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(server.clone());
+        *lock(&self.server) = Some(server.clone());
+        note_begun(&self.name, Some(server), self.entrance);
+        if self.entrance.is_some() {
+            forget_note(&self.name);
+        }
     }
 
     fn proved_on(&self, binary: Binary) -> Binary {
@@ -103,41 +136,55 @@ async fn found() -> Result<&'static Option<Binary>> {
 /// # Errors
 /// The letter.
 pub async fn scenario(body: impl AsyncFnOnce(&Stage) -> Result<()>) -> Outcome {
+    let world = async { Ok((World::open(Options::default()).await?, ())) };
+    Box::pin(scenario_in(world, None, async |stage, ()| {
+        body(stage).await
+    }))
+    .await
+}
+
+/// The same in a world that comes from elsewhere, with what is there, and by a particular way.
+///
+/// # Errors
+/// The letter.
+pub async fn scenario_in<T>(
+    world: impl Future<Output = Result<(World, T)>>,
+    entrance: Option<Entrance>,
+    body: impl AsyncFnOnce(&Stage, T) -> Result<()>,
+) -> Outcome {
     let name = std::thread::current()
         .name()
         .unwrap_or("scenario")
         .to_owned();
     let began = Instant::now();
-    let stage = match World::open(Options::default()).await {
-        Ok(world) => Stage {
-            world,
-            server: Mutex::default(),
-            unproved: AtomicBool::default(),
-        },
+    note_begun(&name, None, None);
+    let (world, there) = match caught(world).await {
+        Ok(world) => world,
         Err(failure) => {
-            note(&name, None, began, Some(&failure), false);
+            note_claim(&Claim {
+                verdict: failure.verdict(),
+                blame: Some(failure.blame),
+                letter: Some(failure.to_string()),
+                ..Claim::new(&name)
+            });
             return Err(Letter(format!(
                 "could not begin `{name}`\nerror: {failure}"
             )));
         }
     };
-    let outcome = match body(&stage).await {
+    let stage = Stage {
+        world,
+        flaws: Flaws::default(),
+        name,
+        entrance,
+        server: Mutex::default(),
+        unproved: Mutex::default(),
+    };
+    let outcome = match caught(body(&stage, there)).await {
         Ok(()) => nothing_left(&stage.world).await,
         Err(failure) => Err(failure),
     };
-    let server = stage
-        .server
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
-        .clone();
-    let unproved = stage.unproved.load(Ordering::Relaxed);
-    note(
-        &name,
-        server.as_ref(),
-        began,
-        outcome.as_ref().err(),
-        unproved,
-    );
+    stage.note(began, outcome.as_ref().err());
     let Err(failure) = outcome else {
         return stage
             .world
@@ -146,13 +193,30 @@ pub async fn scenario(body: impl AsyncFnOnce(&Stage) -> Result<()>) -> Outcome {
             .map(|_| ())
             .map_err(|failure| Letter(failure.to_string()));
     };
-    if unproved && !requires_conduit() {
-        eprintln!(
-            "UNKN  {name}: there is no Conduit on this machine, the claim was put to nothing"
-        );
+    if let Some(why) = &*lock(&stage.unproved)
+        && !requires_conduit()
+    {
+        eprintln!("UNKN  {}: {why}", stage.name);
         return Ok(());
     }
-    Err(letter(&name, &stage.world, server.as_ref(), began, &failure).await)
+    Err(Box::pin(stage.letter(began, &failure)).await)
+}
+
+/// A check that crashed has observed nothing: its panic is a failure of ours. Where it happened was said on standard
+/// error.
+pub(crate) async fn caught<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    // Boxed: futures within futures are larger than a test's stack likes.
+    AssertUnwindSafe(Box::pin(work))
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|panic| {
+            let said = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(Failure::harness("come to an end: the check panicked")
+                .because(said.unwrap_or("it did not say why")))
+        })
 }
 
 /// Whether `FLEET_REQUIRE=conduit` is set.
@@ -165,7 +229,7 @@ pub async fn nothing_left(world: &World) -> Result<()> {
     if !world.has_machines() {
         return Ok(());
     }
-    let mut escapes = world.authority().await?.escapes().await?;
+    let mut escapes = world.escapes().await?;
     if escapes.is_empty() {
         return Ok(());
     }
@@ -187,32 +251,61 @@ pub async fn nothing_left(world: &World) -> Result<()> {
     .hint("none of them left; find out which program of that host sent them"))
 }
 
-async fn letter(
-    name: &str,
-    world: &World,
-    server: Option<&Server>,
-    began: Instant,
-    failure: &Failure,
-) -> Letter {
-    let evidence = world.run().join("evidence").join(world.name());
-    let kept = match world.collect_evidence(&evidence).await {
-        Ok(()) => evidence.display().to_string(),
-        Err(failure) => format!("could not be kept: {failure}"),
-    };
-    let server = server.map_or_else(|| "nothing yet".to_owned(), ToString::to_string);
-    let test = name.rsplit("::").next().unwrap_or(name);
-    let letter = format!(
-        "\nFAIL  {name}  [{:.1}s]\n  world {} · on {server} · seed {:x}\n{}error: {failure}\n\nevidence: {kept}\n\
-         again: HARNESS_SEED={:x} HARNESS_KEEP=1 cargo test -p scenarios {test} -- --nocapture\n",
-        began.elapsed().as_secs_f64(),
-        world.name(),
-        world.seed(),
-        world.recorder().tree(),
-        world.seed(),
-    );
-    // With the evidence, too: what a test runner printed is soon scrolled away.
-    let _ = std::fs::write(evidence.join("letter.txt"), &letter);
-    Letter(letter)
+impl Stage {
+    async fn letter(&self, began: Instant, failure: &Failure) -> Letter {
+        let (name, world) = (&self.name, &self.world);
+        let evidence = world.run().join("evidence").join(name.replace("::", "--"));
+        let kept = match world.collect_evidence(&evidence).await {
+            Ok(()) => evidence.display().to_string(),
+            Err(failure) => format!("could not be kept: {failure}"),
+        };
+        let server = lock(&self.server)
+            .as_ref()
+            .map_or_else(|| "nothing yet".to_owned(), ToString::to_string);
+        let test = name.rsplit("::").next().unwrap_or(name);
+        let letter = format!(
+            "\n{}  {name}  [{:.1}s]\n  world {} · on {server} · seed {:x}\n{}error: {failure}\n\nevidence: {kept}\n\
+             again: HARNESS_SEED={:x} HARNESS_KEEP=1 cargo test -p scenarios {test} -- --nocapture\n",
+            failure.verdict(),
+            began.elapsed().as_secs_f64(),
+            world.name(),
+            world.seed(),
+            world.recorder().tree(),
+            world.seed(),
+        );
+        // With the evidence, too: what a test runner printed is soon scrolled away.
+        let _ = std::fs::write(evidence.join("letter.txt"), &letter);
+        Letter(letter)
+    }
+
+    /// Notes what came of the claim.
+    fn note(&self, began: Instant, failure: Option<&Failure>) {
+        let server = lock(&self.server).clone();
+        let flaws = lock(&self.flaws.0).clone();
+        let unproved = lock(&self.unproved).is_some();
+        let flawed = failure.is_none() && !flaws.is_empty();
+        let verdict = match failure {
+            _ if unproved => Verdict::Unknown,
+            Some(failure) => failure.verdict(),
+            None if flawed => Verdict::Fail,
+            None if server.is_some() => Verdict::Pass,
+            None => Verdict::Unknown,
+        };
+        let told = || flaws.values().cloned().collect::<Vec<_>>().join("\n");
+        let ids = || flaws.keys().copied().collect::<Vec<_>>().join(", ");
+        note_claim(&Claim {
+            verdict,
+            entrance: self.entrance.filter(|_| server.is_some()),
+            server,
+            seconds: began.elapsed().as_secs_f64(),
+            blame: failure.filter(|_| !unproved).map(|failure| failure.blame),
+            letter: failure
+                .map(ToString::to_string)
+                .or_else(|| flawed.then(told)),
+            known: flawed.then(ids),
+            ..Claim::new(&self.name)
+        });
+    }
 }
 
 /// Where the scenarios note what came of their claims, one file each, so that a report over all test binaries can be
@@ -221,31 +314,24 @@ pub fn notes() -> PathBuf {
     paths::runs().join("scenarios")
 }
 
-/// Never fails a scenario: what could not be noted is missing in the report, which then says so.
-fn note(
-    name: &str,
-    server: Option<&Server>,
-    began: Instant,
-    failure: Option<&Failure>,
-    unproved: bool,
-) {
-    let verdict = match failure {
-        _ if unproved => Verdict::Unknown,
-        Some(failure) => failure.verdict(),
-        None if server.is_some() => Verdict::Pass,
-        None => Verdict::Unknown,
-    };
+/// Notes that a claim is being put. If nothing else is noted afterwards, the run was interrupted or its process died, and
+/// what an earlier run found out no longer stands.
+pub(crate) fn note_begun(name: &str, server: Option<&Server>, entrance: Option<Entrance>) {
     note_claim(&Claim {
-        verdict,
         server: server.cloned(),
-        seconds: began.elapsed().as_secs_f64(),
-        blame: failure.filter(|_| !unproved).map(|failure| failure.blame),
-        letter: failure.map(ToString::to_string),
+        entrance,
+        letter: Some("it was put and did not come to its end".to_owned()),
         ..Claim::new(name)
     });
 }
 
-/// Never fails a scenario, either.
+/// Forgets the note that names no way: the claim is noted by the ways that it is put by.
+pub(crate) fn forget_note(name: &str) {
+    // Mostly there is one; that there is none is well, too.
+    let _ = std::fs::remove_file(notes().join(file_of(&Claim::new(name))));
+}
+
+/// Never fails a scenario: what could not be noted is missing in the report, which then says so.
 pub(crate) fn note_claim(claim: &Claim) {
     if let Err(failure) = write_note(&notes(), claim) {
         eprintln!("the outcome of `{}` was not noted: {failure}", claim.name);
@@ -256,12 +342,20 @@ fn write_note(directory: &Path, claim: &Claim) -> Result<()> {
     let what = || "note a claim".to_owned();
     std::fs::create_dir_all(directory).or_environment(what)?;
     let text = serde_json::to_string(claim).or_harness(what)?;
+    std::fs::write(directory.join(file_of(claim)), text).or_environment(what)
+}
+
+/// One note for each way by which it was put.
+fn file_of(claim: &Claim) -> String {
     let mut file = claim.name.replace("::", "--");
-    // One note for each way by which it was put.
     if let (Some(server), Some(entrance)) = (&claim.server, claim.entrance) {
         file += &format!("--{}--{entrance:?}", server.name);
     }
-    std::fs::write(directory.join(file + ".json"), text).or_environment(what)
+    file + ".json"
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The claims that scenarios noted, by name.

@@ -7,7 +7,7 @@
 
 use crate::failure::{Failure, OrBlame, Result};
 use crate::image::Image;
-use crate::world::{Inner, World};
+use crate::world::World;
 use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -55,17 +55,15 @@ pub struct Wire {
 impl World {
     /// Makes a container whose ports are led to this process; it listens from now on. Connections arrive in their order.
     pub async fn wire(&self, ports: &[u16]) -> Result<(Wire, mpsc::UnboundedReceiver<Arrival>)> {
-        let (wire, arrivals) = Wire::make(self.inner(), ports).await?;
+        let (wire, arrivals) = Wire::make(self, ports).await?;
         wire.listen().await?;
         Ok((wire, arrivals))
     }
 }
 
 impl Wire {
-    async fn make(
-        world: &Inner,
-        ports: &[u16],
-    ) -> Result<(Self, mpsc::UnboundedReceiver<Arrival>)> {
+    async fn make(of: &World, ports: &[u16]) -> Result<(Self, mpsc::UnboundedReceiver<Arrival>)> {
+        let world = of.inner();
         let what = || "lead a lab container's ports to the scenario".to_owned();
         let image = Image::Host;
         let making = crate::docker::making().await;
@@ -80,6 +78,7 @@ impl Wire {
             .or_environment(what)?;
         drop(making);
         let (id, address) = world.adopt(container, what).await?;
+        of.made(&id);
         // Standard error is read with standard output: it must not get between the frames.
         let command = ["sh", "-c", "exec python3 /lab/wire.py 2> /lab/wire.log"];
         let attached = world.docker.attach(&id, &command).await?;

@@ -1,7 +1,7 @@
 //! A World is everything one scenario made: network, names, certificate authority, hosts, seed. It cleans up after
 //! itself, also after a panic and after Ctrl-C.
 
-use crate::authority::{Authority, Issued, Root, Validity, zone_for};
+use crate::authority::{Authority, Escape, Issued, Root, Validity, zone_for};
 use crate::docker::{Docker, OWNER_LABEL, RUN_LABEL, Removed, Subnet, WORLD_LABEL};
 use crate::failure::{Failure, OrBlame, Result};
 use crate::host::{Host, Ports};
@@ -50,6 +50,38 @@ pub struct Options {
 /// See the module.
 pub struct World {
     inner: Arc<Inner>,
+    guest: Option<Guest>,
+}
+
+/// One of several scenarios that share a world; see [`World::guest`].
+struct Guest {
+    number: u64,
+    recorder: Recorder,
+    /// How much had tried to leave the lab before it came.
+    escapes: usize,
+    containers: std::sync::Mutex<Vec<String>>,
+}
+
+/// What the name server serves, and for whom. What the world itself serves is nobody's.
+#[derive(Default)]
+struct Zones {
+    text: BTreeMap<String, String>,
+    of: BTreeMap<String, Option<u64>>,
+}
+
+impl Zones {
+    /// Scenarios that share a world must not meet by a name: not at once, and not later either, because a server
+    /// remembers where a name once led.
+    fn add(&mut self, guest: Option<u64>, name: &str, text: String) -> Result<()> {
+        if *self.of.entry(name.to_owned()).or_insert(guest) != guest {
+            return Err(Failure::harness(format!(
+                "serve the zone `{name}`: it belongs to another scenario that shares this world"
+            ))
+            .hint("call it otherwise, or put the claim in a world of its own"));
+        }
+        self.text.insert(name.to_owned(), text);
+        Ok(())
+    }
 }
 
 pub(crate) struct Inner {
@@ -66,7 +98,7 @@ pub(crate) struct Inner {
     seed: u64,
     keep: AtomicBool,
     authority: OnceCell<Authority>,
-    zones: Mutex<BTreeMap<String, String>>,
+    zones: Mutex<Zones>,
     /// The machines so far: server name, container id, ports.
     pub(crate) machines: std::sync::Mutex<Vec<(String, String, Ports)>>,
     /// testcontainers removes a container when its handle is dropped. Here the world removes it, so that a failed
@@ -122,6 +154,7 @@ impl World {
             }
         };
         Ok(Self {
+            guest: None,
             inner: Arc::new(Inner {
                 root: Root::generate(&name)?,
                 recorder: Recorder::new(),
@@ -141,6 +174,32 @@ impl World {
                 handles: std::sync::Mutex::default(),
             }),
         })
+    }
+
+    /// This world for one of several scenarios that share it: with steps of its own, and with zones, machines and wires
+    /// of its own, which go when it is closed or dropped, and nothing else does.
+    pub async fn guest(&self) -> Result<Self> {
+        let escapes = self.authority().await?.escapes().await?.len();
+        Ok(Self {
+            inner: self.inner.clone(),
+            guest: Some(Guest {
+                number: next(),
+                recorder: Recorder::new(),
+                escapes,
+                containers: std::sync::Mutex::default(),
+            }),
+        })
+    }
+
+    fn number(&self) -> Option<u64> {
+        self.guest.as_ref().map(|guest| guest.number)
+    }
+
+    /// Notes whose container this is.
+    pub(crate) fn made(&self, container: &str) {
+        if let Some(guest) = &self.guest {
+            lock(&guest.containers).push(container.to_owned());
+        }
     }
 
     /// Its name: the network's and the prefix of everything in it.
@@ -165,7 +224,10 @@ impl World {
 
     /// What has happened so far.
     pub fn recorder(&self) -> &Recorder {
-        &self.inner.recorder
+        match &self.guest {
+            Some(guest) => &guest.recorder,
+            None => &self.inner.recorder,
+        }
     }
 
     /// The root certificate that everything in this world trusts, PEM.
@@ -196,28 +258,23 @@ impl World {
             )));
         }
         let step = self
-            .inner
-            .recorder
+            .recorder()
             .begin(format!("boot a bare host for {server_name}"));
         let (host, authority) = tokio::try_join!(
             Host::make(self.inner.clone(), server_name, needs),
             self.authority()
         )?;
-        self.inner
-            .machines
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .push((
-                server_name.to_owned(),
-                host.container().to_owned(),
-                host.ports,
-            ));
-        let mut zones = self.inner.zones.lock().await;
-        zones.insert(
+        self.made(host.container());
+        lock(&self.inner.machines).push((
+            server_name.to_owned(),
+            host.container().to_owned(),
+            host.ports,
+        ));
+        let zone = [(
             server_name.to_owned(),
             zone_for(server_name, &host.address)?,
-        );
-        tokio::try_join!(authority.publish(&zones), host.boot(&authority.address))?;
+        )];
+        tokio::try_join!(self.publish(zone), host.boot(&authority.address))?;
         step.done();
         Ok(host)
     }
@@ -227,8 +284,19 @@ impl World {
     pub async fn publish(&self, zones: impl IntoIterator<Item = (String, String)>) -> Result<()> {
         let authority = self.authority().await?;
         let mut all = self.inner.zones.lock().await;
-        all.extend(zones);
-        authority.publish(&all).await
+        let mut fresh = Vec::new();
+        for (name, text) in zones {
+            all.add(self.number(), &name, text)?;
+            fresh.push(name);
+        }
+        authority.publish(&all.text, &fresh).await
+    }
+
+    /// What tried to leave the lab; as a guest: since it came.
+    pub async fn escapes(&self) -> Result<Vec<Escape>> {
+        let all = self.authority().await?.escapes().await?;
+        let before = self.guest.as_ref().map_or(0, |guest| guest.escapes);
+        Ok(all.into_iter().skip(before).collect())
     }
 
     /// A certificate from this world's root, which every machine of it trusts. A name may be an IP address.
@@ -267,11 +335,7 @@ impl World {
     }
 
     fn machines(&self) -> Vec<(String, String, Ports)> {
-        self.inner
-            .machines
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone()
+        lock(&self.inner.machines).clone()
     }
 
     /// Leaves everything standing, until it is taken down by name; `note` says what it is.
@@ -285,10 +349,24 @@ impl World {
     }
 
     /// Removes everything that this world made, and the directory of its run unless that was given: success leaves
-    /// nothing.
+    /// nothing. As a guest only what this guest made.
     pub async fn close(self) -> Result<Removed> {
         if self.inner.keep.load(Ordering::Relaxed) {
             return Ok(Removed::default());
+        }
+        if let Some(guest) = &self.guest {
+            let number = Some(guest.number);
+            let mut zones = self.inner.zones.lock().await;
+            let Zones { text, of } = &mut *zones;
+            text.retain(|name, _| of.get(name) != Some(&number));
+            drop(zones);
+            let made = std::mem::take(&mut *lock(&guest.containers));
+            lock(&self.inner.machines).retain(|(_, container, _)| !made.contains(container));
+            let containers = self.inner.docker.remove_containers(&made).await?;
+            return Ok(Removed {
+                containers,
+                ..Removed::default()
+            });
         }
         let removed = self.inner.remove().await?;
         self.inner.keep.store(true, Ordering::Relaxed);
@@ -304,11 +382,7 @@ impl World {
 impl Inner {
     /// Takes a container over; see `handles`.
     pub(crate) fn hold(&self, container: ContainerAsync<GenericImage>) {
-        let mut handles = self
-            .handles
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        handles.push(ManuallyDrop::new(container));
+        lock(&self.handles).push(ManuallyDrop::new(container));
     }
 
     /// The same, for who needs its id and its address in the lab.
@@ -342,8 +416,29 @@ impl Drop for World {
         if self.inner.keep.load(Ordering::Relaxed) {
             return;
         }
-        let label = self.inner.label();
-        let outcome = std::thread::spawn(move || remove_blocking(&label)).join();
+        let outcome = match &self.guest {
+            Some(guest) => {
+                let made = std::mem::take(&mut *lock(&guest.containers));
+                if made.is_empty() {
+                    return;
+                }
+                let machines = &mut *lock(&self.inner.machines);
+                machines.retain(|(_, container, _)| !made.contains(container));
+                std::thread::spawn(move || {
+                    blocking(async {
+                        let docker = Docker::connect().await?;
+                        docker.remove_containers(&made).await.map(|_| ())
+                    })
+                })
+            }
+            None => {
+                let label = self.inner.label();
+                std::thread::spawn(move || {
+                    blocking(async { remove_all_of(&Docker::connect().await?, &label).await })
+                })
+            }
+        }
+        .join();
         match outcome {
             Ok(Ok(())) => {}
             Ok(Err(failure)) => eprintln!("world `{}` was not removed: {failure}", self.inner.name),
@@ -355,12 +450,19 @@ impl Drop for World {
     }
 }
 
-fn remove_blocking(label: &str) -> Result<()> {
+/// Cleans up where nothing can be awaited.
+fn blocking(work: impl Future<Output = Result<()>>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .or_harness(|| "start a runtime to clean up".to_owned())?;
-    runtime.block_on(async { remove_all_of(&Docker::connect().await?, label).await })
+    runtime.block_on(work)
+}
+
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// What is being created while we remove appears in the next round.
@@ -551,6 +653,39 @@ pub async fn unless_interrupted<T>(work: impl Future<Output = T>) -> Option<T> {
     None
 }
 
+/// The directories of the runs whose worlds last until this process ends.
+static LASTING: std::sync::Mutex<Vec<PathBuf>> = std::sync::Mutex::new(Vec::new());
+
+impl World {
+    /// This world is shared by whoever comes, and nobody knows who is the last: it is removed when the process ends.
+    pub(crate) fn lasts(&self) {
+        static HOOKED: Once = Once::new();
+        HOOKED.call_once(|| {
+            #[expect(
+                unsafe_code,
+                reason = "the test runner ends the process without telling anybody else"
+            )]
+            // SAFETY: the function has the type that `atexit` asks for, and does not unwind.
+            let _ = unsafe { libc::atexit(remove_lasting) };
+        });
+        lock(&LASTING).push(self.run().to_owned());
+    }
+}
+
+extern "C" fn remove_lasting() {
+    // A thread of its own: what belongs to this one is gone already.
+    let outcome = std::thread::Builder::new().spawn(|| blocking(async { remove_made().await }));
+    match outcome.map(std::thread::JoinHandle::join) {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(failure))) => eprintln!("{failure}\nhint: run `cargo fleet clean`"),
+        _ => eprintln!("the shared world was not removed\nhint: run `cargo fleet clean`"),
+    }
+    for run in &*lock(&LASTING) {
+        // Only if it is empty: the evidence of a failure stays.
+        let _ = std::fs::remove_dir(run);
+    }
+}
+
 /// Removes everything that this process made and was not told to keep; says what it does.
 async fn remove_own() {
     eprintln!("\ninterrupted: removing everything that was made");
@@ -561,27 +696,29 @@ async fn remove_own() {
     let build = crate::image::build_container();
     // There mostly is none.
     let _ = docker.api().remove_container(&build, Some(force)).await;
-    let outcome = async {
-        let (owner, kept) = (owner(), kept_worlds());
-        let own: BTreeSet<String> = docker
-            .values_of(OWNER_LABEL)
-            .await?
-            .into_iter()
-            .filter(|labels| labels.get(OWNER_LABEL) == Some(&owner))
-            .filter_map(|labels| labels.get(WORLD_LABEL).cloned())
-            .collect();
-        for world in own {
-            if kept.contains(&world) {
-                eprintln!("kept `{world}`: remove it with `cargo fleet down {world}`");
-            } else {
-                remove_all_of(&docker, &format!("{WORLD_LABEL}={world}")).await?;
-            }
-        }
-        Ok::<_, Failure>(())
-    };
-    if let Err(failure) = outcome.await {
+    if let Err(failure) = remove_made().await {
         eprintln!("{failure}\nhint: run `cargo fleet clean`");
     }
+}
+
+async fn remove_made() -> Result<()> {
+    let docker = Docker::connect().await?;
+    let (owner, kept) = (owner(), kept_worlds());
+    let own: BTreeSet<String> = docker
+        .values_of(OWNER_LABEL)
+        .await?
+        .into_iter()
+        .filter(|labels| labels.get(OWNER_LABEL) == Some(&owner))
+        .filter_map(|labels| labels.get(WORLD_LABEL).cloned())
+        .collect();
+    for world in own {
+        if kept.contains(&world) {
+            eprintln!("kept `{world}`: remove it with `cargo fleet down {world}`");
+        } else {
+            remove_all_of(&docker, &format!("{WORLD_LABEL}={world}")).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Numbers the worlds of this process.

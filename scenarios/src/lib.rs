@@ -7,6 +7,7 @@ use harness::client::{Client, Registration};
 use harness::homeserver::Binary;
 use harness::scenario::Stage;
 use harness::site::Site;
+use harness::world::World;
 use harness::{Failure, OrBlame, Result};
 use ruma::{OwnedRoomAliasId, OwnedRoomId};
 
@@ -21,7 +22,12 @@ pub const INSTALL: &str = "/root/fleet/deploy/conduit/install.sh";
 /// A site that followed `install.md` and `bootstrap.md`, on a real Conduit.
 pub async fn fleet_site(stage: &Stage) -> Result<Site> {
     let conduit = stage.conduit().await?;
-    let site = stage.world.site(HOME, &conduit).await?;
+    bootstrapped(&stage.world, &conduit).await
+}
+
+/// The same in any world.
+pub async fn bootstrapped(world: &World, conduit: &Binary) -> Result<Site> {
+    let site = world.site(HOME, conduit).await?;
     site.follow("bootstrap.md", &[]).await?;
     Ok(site)
 }

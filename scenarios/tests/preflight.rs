@@ -97,7 +97,13 @@ async fn publish(stage: &Stage, host: &Host, zone: &str) -> Result<()> {
     let mark = format!("mark-{}", SERIAL.fetch_add(1, Ordering::Relaxed));
     let zone = format!("{}\n{mark} IN A {}\n", zone.trim_end(), host.address);
     let zones = BTreeMap::from([(host.server_name.clone(), zone)]);
-    stage.world.authority().await?.publish(&zones).await?;
+    let names: Vec<_> = zones.keys().cloned().collect();
+    stage
+        .world
+        .authority()
+        .await?
+        .publish(&zones, &names)
+        .await?;
     // The old zone answers, too, until the new one is loaded.
     host.shell(&format!(
         "n=0; until getent ahostsv4 {mark}.{}; do n=$((n+1)); [ $n -lt 500 ] || exit 1; sleep 0.02; done",

@@ -1,6 +1,7 @@
 //! Where callers come: TLS, HTTP, what is expected, and what came.
 
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use harness::authority::Issued;
 use harness::probe::{self, ProbeState};
 use harness::wire::{Arrival, Wire};
@@ -330,16 +331,16 @@ impl Door {
             .recorder()
             .begin(format!("open a door with {addresses} addresses"));
         let inner = Arc::<Inner>::default();
-        let mut wires = Vec::new();
-        for _ in 0..addresses {
-            let (wire, arrivals) = world.wire(ports).await?;
+        let wires = (0..addresses).map(|_| world.wire(ports));
+        let mut listening = Vec::new();
+        for (wire, arrivals) in try_join_all(wires).await? {
             tokio::spawn(receive(inner.clone(), wire.address.clone(), arrivals));
-            wires.push(wire);
+            listening.push(wire);
         }
         step.done();
         Ok(Self {
             inner,
-            wires: Arc::new(wires),
+            wires: Arc::new(listening),
         })
     }
 

@@ -3,7 +3,7 @@
 use crate::known::{
     KEYS_OF_ANOTHER_SERVER, NO_NOTARY, UNRELATED_KEY_ID_BLOCKS, UNSIGNED_KEYS_ARE_BELIEVED,
 };
-use crate::{Cast, SOON, Table, demand, federation, on_conduit};
+use crate::{Cast, SOON, Table, demand, federation, federation_alone, on_conduit};
 use fleet_peer::{Answer, KeyDocument, Peer, Replied, Reply, Signing};
 use harness::known::Known;
 use harness::scenario::{Outcome, Stage};
@@ -375,7 +375,7 @@ async fn profile_of_alice(cast: &Cast, peer: &Peer) -> Result<Replied> {
 /// its key has the same name. "Retrieving server keys".
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_keys_does_not_silence_another_with_the_same_key_id() -> Outcome {
-    federation(async |stage, cast| {
+    federation_alone(async |stage, cast| {
         let open = async |name: &str| -> Result<Peer> {
             let peer = Peer::open(&stage.world, &cast.door, name, &cast.site).await?;
             let signing = Arc::new(Signing::new("auto"));

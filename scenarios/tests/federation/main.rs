@@ -1,30 +1,37 @@
 //! What a site promises to the rest of the federation, put to it by a server that we play.
 //!
-//! On stage: a site at home with its proxy and one of the fleet's accounts, and delia on the [`Peer`], which declares
-//! everything that it may be asked. Where there is no Conduit, or `FLEET_HOME=synapse` asks for it, the home is Synapse;
-//! each claim's note names the server that it was put to. Sections are those of the Server-Server API unless another is
-//! named.
+//! On stage: a site at home with its proxy and an account of its own for alice, and delia on the [`Peer`], which declares
+//! everything that it may be asked. The home is shared by all scenarios that do not break it ([`federation`]); alice, the
+//! peer's name, its door and all rooms are the scenario's own, so that those who share cannot see each other. What stops
+//! the home, or is about all that it knows of others, is put to one alone ([`federation_alone`]).
+//!
+//! Where there is no Conduit, or `FLEET_HOME=synapse` asks for it, the home is Synapse; each claim's note names the server
+//! that it was put to. Sections are those of the Server-Server API unless another is named. What Conduit is known to do
+//! wrong stands in `harness/src/known/federation.rs`.
 
 mod discovery;
 mod events;
 mod keys;
-mod known;
 mod outages;
 mod requests;
 mod rooms;
 
 use fleet_peer::{Ask, Door, Peer, Reply, Room};
+use harness::accounts::{Accounts, unique};
 use harness::client::{Client, NewRoom};
-use harness::known::Known;
-use harness::scenario::{Outcome, Stage, scenario};
+use harness::entrance::Entrance;
+use harness::homeserver::find_conduit;
+use harness::known::{Known, federation as known};
+use harness::scenario::{Flaws, Outcome, Stage, requires_conduit, scenario_in};
+use harness::shared::{Settled, Shared, inside};
 use harness::site::Site;
+use harness::world::{Options, World};
 use harness::{Failure, OrBlame, Result};
 use ruma::{OwnedRoomId, UserId};
-use scenarios::{fleet_site, login, register_abroad};
+use scenarios::bootstrapped;
+use std::sync::Arc;
 use std::time::Duration;
 
-/// Where delia lives, on the server that we play.
-const PLAYED: &str = "moor.test";
 /// Long enough for a request from server to server and an event to a client, in a lab on a busy machine.
 const SOON: Duration = Duration::from_secs(30);
 /// Ports on which a door listens: HTTPS, federation, and three that nobody is told of without discovery.
@@ -33,13 +40,14 @@ const PORTS: [u16; 5] = [443, 8448, 8449, 8450, 8451];
 /// Who is on stage.
 struct Cast {
     /// The site that the claims are about.
-    site: Site,
+    site: Arc<Site>,
     /// One of its users.
     alice: Client,
     /// Where the peers are found.
     door: Door,
     /// The server that delia lives on.
     peer: Peer,
+    flaws: Flaws,
 }
 
 impl Cast {
@@ -70,56 +78,127 @@ impl Cast {
         Ok(room)
     }
 
-    /// Puts a claim that is known not to hold on Conduit: there it must fail in just the recorded way, elsewhere it must
-    /// hold.
+    /// Puts a claim that is known not to hold on Conduit: there it must fail in just the recorded way, and the scenario is
+    /// noted as flawed; elsewhere it must hold.
     fn known(&self, known: &Known, outcome: Result<()>) -> Result<()> {
-        if self.site.server.name == known.server {
-            known.must_fail(outcome)
-        } else {
-            outcome
-        }
+        self.flaws.known(known, &self.site.server, outcome)
     }
 }
 
-/// Runs a claim with everybody on stage. Whatever the peer was asked without having declared it fails the claim.
-async fn federation(body: impl AsyncFnOnce(&Stage, &Cast) -> Result<()>) -> Outcome {
-    scenario(async |stage| {
-        let (site, alice) = home(stage).await?;
-        let door = Door::open(&stage.world, 2, &PORTS).await?;
-        let peer = Peer::open(&stage.world, &door, PLAYED, &site).await?;
-        let cast = Cast {
-            site,
-            alice,
-            door,
-            peer,
+/// Where alice lives, and who makes accounts there.
+struct Home {
+    site: Arc<Site>,
+    accounts: Accounts,
+}
+
+static HOME: Shared<Home> = Shared::new();
+
+impl Home {
+    async fn settle(world: &World) -> Result<Self> {
+        let synapse = std::env::var("FLEET_HOME").is_ok_and(|home| home == "synapse");
+        let site = match find_conduit(None).await? {
+            Some(conduit) if !synapse => bootstrapped(world, &conduit).await?,
+            None if !synapse && requires_conduit() => {
+                return Err(Failure::environment(
+                    "put the claim to Conduit: there is none on this machine",
+                )
+                .hint("give one with `CONDUIT_BIN`"));
+            }
+            _ => world.synapse("mere.test").await?,
         };
-        body(stage, &cast).await?;
-        cast.door.nothing_unexpected()
+        Ok(Self {
+            accounts: Accounts::of(&site).await?,
+            site: Arc::new(site),
+        })
+    }
+
+    async fn alice(&self) -> Result<Client> {
+        let account = self.accounts.make(&self.site, "alice").await?;
+        account.login(self.site.http(), &self.site.base_url()).await
+    }
+
+    /// Whether it still answers.
+    async fn is_well(&self) -> bool {
+        let version = format!("{}/_matrix/federation/v1/version", self.site.base_url());
+        let asked = self.site.http().get(version);
+        let answer = asked.timeout(Duration::from_secs(10)).send().await;
+        answer.is_ok_and(|answer| answer.status().is_success())
+    }
+}
+
+/// Runs a claim with everybody on stage, at a home that it shares and does not break. Whatever its peer was asked without
+/// having declared it fails the claim.
+async fn federation(body: impl AsyncFnOnce(&Stage, &Cast) -> Result<()>) -> Outcome {
+    inside(async {
+        let world = async {
+            let home = HOME.get(Home::settle).await?;
+            Ok((home.world.guest().await?, home))
+        };
+        let mut shared = None;
+        let outcome = Box::pin(scenario_in(
+            world,
+            Some(Entrance::Federation),
+            async |stage, home: Arc<Settled<Home>>| {
+                shared = Some(home.clone());
+                on_stage(stage, &home, body).await
+            },
+        ))
+        .await;
+        // Who comes later is not to suffer for what this one did to the home.
+        if let (Err(_), Some(home)) = (&outcome, &shared)
+            && !home.is_well().await
+        {
+            HOME.abandon(home).await;
+        }
+        outcome
     })
     .await
 }
 
-/// The home, and one of its users.
-async fn home(stage: &Stage) -> Result<(Site, Client)> {
-    let synapse = std::env::var("FLEET_HOME").is_ok_and(|home| home == "synapse");
-    if !synapse && (stage.has_conduit().await? || harness::scenario::requires_conduit()) {
-        let site = fleet_site(stage).await?;
-        let alice = login(stage, &site, "alexander").await?;
-        return Ok((site, alice));
-    }
-    let site = stage.world.synapse("mere.test").await?;
-    stage.put_to(&site.server);
-    let alice = register_abroad(stage, &site, "alice").await?;
-    Ok((site, alice))
+/// The same at a home that nobody else sees.
+async fn federation_alone(body: impl AsyncFnOnce(&Stage, &Cast) -> Result<()>) -> Outcome {
+    let world = async { Ok((World::open(Options::default()).await?, ())) };
+    Box::pin(scenario_in(
+        world,
+        Some(Entrance::Federation),
+        async |stage, ()| {
+            let home = Box::pin(Home::settle(&stage.world)).await?;
+            on_stage(stage, &home, body).await
+        },
+    ))
+    .await
 }
 
-/// For a claim that the specification leaves open, or that the lab's Synapse is not set up for: without a Conduit it is
-/// unknown.
+async fn on_stage(
+    stage: &Stage,
+    home: &Home,
+    body: impl AsyncFnOnce(&Stage, &Cast) -> Result<()>,
+) -> Result<()> {
+    stage.put_to(&home.site.server);
+    let peer = async {
+        let door = Door::open(&stage.world, 2, &PORTS).await?;
+        let name = format!("{}.test", unique("moor"));
+        Peer::open(&stage.world, &door, &name, &home.site).await
+    };
+    let (alice, peer) = tokio::try_join!(Box::pin(home.alice()), Box::pin(peer))?;
+    let cast = Cast {
+        site: home.site.clone(),
+        alice,
+        door: peer.door.clone(),
+        peer,
+        flaws: stage.flaws.clone(),
+    };
+    Box::pin(body(stage, &cast)).await?;
+    cast.door.nothing_unexpected()
+}
+
+/// For a claim that the specification leaves open, or that the lab's Synapse is not set up for: where the home is no
+/// Conduit, it is unknown.
 async fn on_conduit(stage: &Stage, cast: &Cast) -> Result<()> {
     if cast.site.server.is_conduit() {
         return Ok(());
     }
-    stage.conduit().await.map(|_| ())
+    Err(stage.unproved("put the claim to Conduit: the home is none"))
 }
 
 /// Whatever the played server is asked without having declared it is refused, and fails the scenario with the request and
@@ -137,7 +216,7 @@ async fn a_request_that_the_peer_did_not_declare_fails_the_scenario() -> Outcome
         demand(
             !undeclared.accepted()
                 && letter.contains("/_matrix/federation/v1/query/profile")
-                && letter.contains("SNI moor.test"),
+                && letter.contains(&format!("SNI {}", cast.peer.name)),
             "see a request that nobody declared",
             &letter,
         )?;

@@ -1,7 +1,7 @@
 //! A partner or the home itself is away for a while.
 
 use crate::known::NO_RETRY_TIMER;
-use crate::{Cast, SOON, demand, federation, on_conduit};
+use crate::{Cast, SOON, demand, federation, federation_alone, on_conduit};
 use fleet_peer::{Ask, Gate, Reply, Visit};
 use harness::Result;
 use harness::probe::ProbeState;
@@ -94,7 +94,7 @@ fn unit(cast: &Cast) -> &str {
 /// is delivered when it runs again, without anybody saying more. "Transactions".
 #[tokio::test(flavor = "multi_thread")]
 async fn the_outgoing_queue_survives_a_stop_and_kill_nine() -> Outcome {
-    federation(async |stage, cast| {
+    federation_alone(async |stage, cast| {
         on_conduit(stage, cast).await?;
         cast.peer.takes_transactions();
         let (garden, _) = cast.shared_garden().await?;
@@ -131,7 +131,7 @@ async fn restart(cast: &Cast, stop: &str) -> Result<()> {
 /// the other side can tell that it is the same. "Transactions".
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_in_mid_flight_is_sent_again_under_its_id_after_kill_nine() -> Outcome {
-    federation(async |stage, cast| {
+    federation_alone(async |stage, cast| {
         on_conduit(stage, cast).await?;
         cast.peer.takes_transactions();
         let (garden, _) = cast.shared_garden().await?;
