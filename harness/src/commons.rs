@@ -18,7 +18,8 @@ use crate::known::Known;
 use crate::raw::To;
 use crate::report::Claim;
 use crate::scenario::{
-    Letter, Outcome, caught, forget_note, note_begun, note_claim, nothing_left, requires_conduit,
+    Letter, Outcome, caught, forget_note, must_notice, note_begun, note_claim, nothing_left,
+    requires_conduit,
 };
 use crate::shared::{RUNTIME, Settled, Shared};
 use crate::site::{self, Site};
@@ -277,21 +278,8 @@ impl Put {
             })?;
         }
         for &mutant in self.noticed {
-            match behind(scene, mutant, body).await? {
-                Err(failure) if matches!(failure.blame, Blame::Product | Blame::Deployment) => {
-                    kills.push(mutant.word());
-                }
-                Err(failure) => {
-                    return Err(failure.because(format!("the proxy {} on purpose", mutant.word())));
-                }
-                Ok(()) => {
-                    return Err(Failure::harness(format!(
-                        "notice a proxy that {}: the check passed behind it",
-                        mutant.word()
-                    ))
-                    .hint("a check that cannot fail proves nothing: let it look closer"));
-                }
-            }
+            must_notice(&mutant.word(), behind(scene, mutant, body).await?)?;
+            kills.push(mutant.word());
         }
         Ok(())
     }

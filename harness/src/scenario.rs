@@ -6,7 +6,7 @@ use crate::failure::{Failure, OrBlame, Result};
 use crate::homeserver::{Binary, Server, find_conduit};
 use crate::known::Known;
 use crate::report::Claim;
-use crate::verdict::Verdict;
+use crate::verdict::{Blame, Verdict};
 use crate::world::{Options, World};
 use crate::{paths, tools};
 use futures_util::FutureExt as _;
@@ -43,12 +43,28 @@ pub struct Stage {
     pub world: World,
     /// What failed in just the way that is recorded.
     pub flaws: Flaws,
+    kills: Mutex<Vec<String>>,
     name: String,
     /// By which way it is put to the server, where there is more than one.
     entrance: Option<Entrance>,
     server: Mutex<Option<Server>>,
     /// Why nothing was observed.
     unproved: Mutex<Option<String>>,
+}
+
+/// Judges what a claim came to with a fault planted that it should notice.
+///
+/// # Errors
+/// When it passed, or failed for another reason than a wrong product or deployment.
+pub(crate) fn must_notice(fault: &str, outcome: Result<()>) -> Result<()> {
+    match outcome {
+        Err(failure) if matches!(failure.blame, Blame::Product | Blame::Deployment) => Ok(()),
+        Err(failure) => Err(failure.because(format!("`{fault}` was planted on purpose"))),
+        Ok(()) => Err(Failure::harness(format!(
+            "notice `{fault}`: the check passed with it planted"
+        ))
+        .hint("a check that cannot fail proves nothing: let it look closer")),
+    }
 }
 
 /// The parts of a claim that were seen not to hold, in just the way that is recorded; by the record's id, the letter.
@@ -73,6 +89,16 @@ impl Flaws {
 }
 
 impl Stage {
+    /// Judges what the claim came to with a fault planted that it should notice, and notes that it did.
+    ///
+    /// # Errors
+    /// See [`must_notice`].
+    pub fn must_notice(&self, fault: &str, outcome: Result<()>) -> Result<()> {
+        must_notice(fault, outcome)?;
+        lock(&self.kills).push(fault.to_owned());
+        Ok(())
+    }
+
     /// The real Conduit.
     ///
     /// # Errors
@@ -175,6 +201,7 @@ pub async fn scenario_in<T>(
     let stage = Stage {
         world,
         flaws: Flaws::default(),
+        kills: Mutex::default(),
         name,
         entrance,
         server: Mutex::default(),
@@ -303,6 +330,7 @@ impl Stage {
                 .map(ToString::to_string)
                 .or_else(|| flawed.then(told)),
             known: flawed.then(ids),
+            kills: lock(&self.kills).clone(),
             ..Claim::new(&self.name)
         });
     }

@@ -8,9 +8,11 @@
 //! Types and signatures are ruma's; nothing here is proved by code that shares a mistake with the server under test.
 
 mod door;
+mod faulty;
 mod peer;
 mod room;
 
 pub use door::{Answer, Ask, Call, Door, Gate, Reply, Visit};
+pub use faulty::Mutant;
 pub use peer::{KeyDocument, Peer, Replied, Signed, Signing, Transaction, zone};
 pub use room::{Room, Sealed, forge};

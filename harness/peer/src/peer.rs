@@ -1,6 +1,7 @@
 //! A server name that a scenario plays: its keys, its requests, its rooms, what it was sent.
 
 use crate::door::{Answer, Ask, Call, Door, Gate, Reply, lock};
+use crate::faulty::Mutant;
 use crate::room::{Room, Sealed, canonical, event_id, now, value};
 use bytes::Bytes;
 use harness::authority::Validity;
@@ -14,11 +15,12 @@ use ruma::exports::http;
 use ruma::room_version_rules::RoomVersionRules;
 use ruma::serde::Base64;
 use ruma::signatures::{
-    Ed25519KeyPair, KeyPair, PublicKeyMap, PublicKeySet, sign_event, sign_json, verify_json,
+    Ed25519KeyPair, KeyPair, PublicKeyMap, PublicKeySet, hash_and_sign_event, sign_event,
+    sign_json, verify_json,
 };
 use ruma::{EventId, OwnedEventId, OwnedServerName, RoomId, RoomVersionId, ServerName};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -197,6 +199,8 @@ pub struct Peer {
     signing: Arc<Mutex<Arc<Signing>>>,
     keys: Arc<Mutex<Reply>>,
     transactions: Arc<Mutex<Vec<Transaction>>>,
+    mutant: Option<Mutant>,
+    asked: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Peer {
@@ -229,6 +233,8 @@ impl Peer {
             ))),
             signing: Arc::new(Mutex::new(signing)),
             transactions: Arc::default(),
+            mutant: None,
+            asked: Arc::default(),
         };
         let published = peer.keys.clone();
         door.expect(name, Ask::Keys, move |_| lock(&published).clone());
@@ -244,6 +250,12 @@ impl Peer {
         });
         step.done();
         Ok(peer)
+    }
+
+    /// The same, wrong in one way from now on.
+    #[must_use]
+    pub fn wrong(self, mutant: Option<Mutant>) -> Self {
+        Self { mutant, ..self }
     }
 
     /// The keys that the home publishes, if they are signed by themselves.
@@ -315,16 +327,18 @@ impl Peer {
 
     /// The transactions that it took, in their order.
     pub fn transactions(&self) -> Vec<Transaction> {
-        lock(&self.transactions).clone()
+        let kept = lock(&self.transactions).clone();
+        match self.mutant {
+            Some(mutant) => mutant.misremembers(kept),
+            None => kept,
+        }
     }
 
     /// The ids of all events that it was sent, in their order, each as often as it came.
     pub fn received(&self) -> Vec<OwnedEventId> {
-        let transactions = lock(&self.transactions);
-        let pdus = transactions
-            .iter()
-            .flat_map(|transaction| &transaction.pdus);
-        pdus.map(|pdu| pdu.id.clone()).collect()
+        let transactions = self.transactions().into_iter();
+        let pdus = transactions.flat_map(|transaction| transaction.pdus);
+        pdus.map(|pdu| pdu.id).collect()
     }
 
     /// Waits for all of these events.
@@ -401,6 +415,27 @@ impl Peer {
     /// # Errors
     /// When there is no answer.
     pub async fn send(&self, signed: &Signed) -> Result<Replied> {
+        let Some(mutant) = self.mutant else {
+            return self.send_as_it_stands(signed).await;
+        };
+        let request = format!("{} {}", signed.method, signed.path);
+        let repeated = !lock(&self.asked).insert(request);
+        let changed = mutant.changes(self, signed)?;
+        let replied = self.send_as_it_stands(&changed).await?;
+        Ok(mutant.answers(replied, repeated))
+    }
+
+    /// Hashes and signs an event again.
+    pub(crate) fn sealed_again(&self, mut event: CanonicalJsonObject) -> Result<Value> {
+        // The redaction rules are the same in versions 11 and 12.
+        let redaction = &RoomVersionRules::V12.redaction;
+        let signing = self.signing();
+        hash_and_sign_event(&self.name, signing.pair(), &mut event, redaction)
+            .or_harness(|| "seal an event again".to_owned())?;
+        Ok(value(&event))
+    }
+
+    async fn send_as_it_stands(&self, signed: &Signed) -> Result<Replied> {
         let request = format!("{} {}", signed.method, signed.path);
         let what = || format!("ask the home `{request}` as {}", self.name);
         let method = http::Method::from_bytes(signed.method.as_bytes()).or_harness(what)?;

@@ -1,7 +1,7 @@
 //! How the home finds other servers, and how others find it.
 
 use crate::known::{HOST_CARRIES_THE_PORT, SRV_PRIORITY, WELL_KNOWN_STATUS};
-use crate::{Cast, SOON, Table, demand, federation, federation_alone, user};
+use crate::{Cast, Table, demand, federation, federation_alone, soon, user};
 use fleet_peer::{Answer, Ask, Reply, Visit, zone};
 use harness::authority::{Issued, Root, Validity};
 use harness::known::Known;
@@ -501,7 +501,7 @@ fn ways(here: &str, there: &str) -> Vec<Row> {
 /// "Resolving server names", "TLS".
 #[tokio::test(flavor = "multi_thread")]
 async fn server_discovery_follows_every_step_and_refuses_every_wrong_certificate() -> Outcome {
-    federation_alone(async |stage, cast| {
+    federation_alone(&[], async |stage, cast| {
         let addresses = cast.door.addresses();
         let (here, there) = (addresses[0], addresses[1]);
         let rows = ways(here, there);
@@ -520,7 +520,7 @@ async fn server_discovery_follows_every_step_and_refuses_every_wrong_certificate
                 let what = format!("the way to `{}` has ended", row.server);
                 let _ = cast
                     .door
-                    .until(&what, SOON, mark, |visits| {
+                    .until(&what, soon(), mark, |visits| {
                         let went = went(visits);
                         if went == row.way {
                             ProbeState::Ready(())

@@ -1,7 +1,7 @@
 //! What other servers may not put before a user.
 
-use crate::{Cast, SOON, Table, demand, federation};
-use fleet_peer::{Room, Sealed, Signing, forge};
+use crate::{Cast, Table, demand, federation, federation_noticing, soon};
+use fleet_peer::{Mutant, Room, Sealed, Signing, forge};
 use harness::client::Event;
 use harness::probe::ProbeState;
 use harness::scenario::Outcome;
@@ -124,7 +124,7 @@ const FORGERIES: &[Forgery] = &[
 /// "Checks performed on receipt of a PDU".
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forged_event_never_reaches_a_client() -> Outcome {
-    federation(async |_, cast| {
+    federation_noticing(&[Mutant::MendsEvents], async |_, cast| {
         cast.peer.takes_transactions();
         let (garden, mut room) = cast.shared_garden().await?;
         let mut listener = cast.alice.listen().await?;
@@ -139,7 +139,7 @@ async fn a_forged_event_never_reaches_a_client() -> Outcome {
             .say(&mut room, &cast.delia(), "good night")
             .await?;
         listener
-            .until("alice sees the sentinel", SOON, |seen| {
+            .until("alice sees the sentinel", soon(), |seen| {
                 seen.event(&garden, &sentinel.id)
             })
             .await?;
@@ -244,7 +244,7 @@ async fn an_ephemeral_event_in_anothers_name_is_dropped_whatever_origin_is_claim
             .await?
             .must()?;
         listener
-            .until("alice has delia's message", SOON, |seen| {
+            .until("alice has delia's message", soon(), |seen| {
                 let has = |id: &str| {
                     seen.to_device
                         .iter()

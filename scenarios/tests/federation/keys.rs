@@ -3,8 +3,10 @@
 use crate::known::{
     KEYS_OF_ANOTHER_SERVER, NO_NOTARY, UNRELATED_KEY_ID_BLOCKS, UNSIGNED_KEYS_ARE_BELIEVED,
 };
-use crate::{Cast, SOON, Table, demand, federation, federation_alone, on_conduit};
-use fleet_peer::{Answer, KeyDocument, Peer, Replied, Reply, Signing};
+use crate::{
+    Cast, Table, demand, federation, federation_alone, federation_noticing, on_conduit, soon,
+};
+use fleet_peer::{Answer, KeyDocument, Mutant, Peer, Replied, Reply, Signing};
 use harness::known::Known;
 use harness::scenario::{Outcome, Stage};
 use harness::{Blame, OrBlame, Result};
@@ -303,7 +305,7 @@ async fn a_request_is_believed_only_with_a_current_key_of_its_server() -> Outcom
             },
         ),
     ];
-    federation(async |stage, cast| {
+    federation_noticing(&[Mutant::GrantsEverything], async |stage, cast| {
         let mut table = Table::default();
         for (number, row) in rows.iter().enumerate() {
             let outcome = believed(stage, cast, number, row).await;
@@ -375,7 +377,7 @@ async fn profile_of_alice(cast: &Cast, peer: &Peer) -> Result<Replied> {
 /// its key has the same name. "Retrieving server keys".
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_keys_does_not_silence_another_with_the_same_key_id() -> Outcome {
-    federation_alone(async |stage, cast| {
+    federation_alone(&[], async |stage, cast| {
         let open = async |name: &str| -> Result<Peer> {
             let peer = Peer::open(&stage.world, &cast.door, name, &cast.site).await?;
             let signing = Arc::new(Signing::new("auto"));
@@ -409,7 +411,7 @@ async fn a_server_without_keys_does_not_silence_another_with_the_same_key_id() -
 /// version 5 and later).
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_is_believed_if_its_key_was_valid_when_it_was_made() -> Outcome {
-    federation(async |_, cast| {
+    federation_noticing(&[Mutant::MendsEvents], async |_, cast| {
         cast.peer.takes_transactions();
         let (garden, mut room) = cast.shared_garden().await?;
         let delia = cast.delia();
@@ -440,9 +442,11 @@ async fn an_event_is_believed_if_its_key_was_valid_when_it_was_made() -> Outcome
             answers.push(cast.peer.deliver(&[event], &[]).await?.to_string());
         }
         let sentinel = cast.peer.say(&mut room, &delia, "good night").await?;
-        cast.alice.sees_within(&garden, &sentinel.id, SOON).await?;
         cast.alice
-            .sees_within(&garden, &before.id, SOON)
+            .sees_within(&garden, &sentinel.id, soon())
+            .await?;
+        cast.alice
+            .sees_within(&garden, &before.id, soon())
             .await
             .map_err(|unmet| harness::Failure::from(unmet).because(answers.join("\n")))?;
         let shown = cast.alice.messages(&garden).await?;

@@ -16,7 +16,7 @@ mod outages;
 mod requests;
 mod rooms;
 
-use fleet_peer::{Ask, Door, Peer, Reply, Room};
+use fleet_peer::{Ask, Door, Mutant, Peer, Reply, Room};
 use harness::accounts::{Accounts, unique};
 use harness::client::{Client, NewRoom};
 use harness::entrance::Entrance;
@@ -33,7 +33,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Long enough for a request from server to server and an event to a client, in a lab on a busy machine.
-const SOON: Duration = Duration::from_secs(30);
+fn soon() -> Duration {
+    HASTE
+        .try_with(|haste| *haste)
+        .unwrap_or(Duration::from_secs(30))
+}
+
+tokio::task_local! {
+    /// How long a claim may wait with a fault planted, where it waits in vain.
+    static HASTE: Duration;
+}
+
 /// Ports on which a door listens: HTTPS, federation, and three that nobody is told of without discovery.
 const PORTS: [u16; 5] = [443, 8448, 8449, 8450, 8451];
 
@@ -51,6 +61,26 @@ struct Cast {
 }
 
 impl Cast {
+    async fn gather(stage: &Stage, home: &Home, mutant: Option<Mutant>) -> Result<Self> {
+        let peer = async {
+            let door = Door::open(&stage.world, 2, &PORTS).await?;
+            let name = format!("{}.test", unique("moor"));
+            Peer::open(&stage.world, &door, &name, &home.site).await
+        };
+        let (alice, peer) = tokio::try_join!(Box::pin(home.alice()), Box::pin(peer))?;
+        Ok(Self {
+            site: home.site.clone(),
+            alice,
+            door: peer.door.clone(),
+            peer: peer.wrong(mutant),
+            // What fails with a fault planted says nothing about the home.
+            flaws: match mutant {
+                None => stage.flaws.clone(),
+                Some(_) => Flaws::default(),
+            },
+        })
+    }
+
     /// A user of the played server.
     fn delia(&self) -> String {
         self.peer.user("delia")
@@ -128,7 +158,15 @@ impl Home {
 
 /// Runs a claim with everybody on stage, at a home that it shares and does not break. Whatever its peer was asked without
 /// having declared it fails the claim.
-async fn federation(body: impl AsyncFnOnce(&Stage, &Cast) -> Result<()>) -> Outcome {
+async fn federation(body: impl AsyncFn(&Stage, &Cast) -> Result<()>) -> Outcome {
+    federation_noticing(&[], body).await
+}
+
+/// The same, and the claim must fail with each of these faults.
+async fn federation_noticing(
+    noticed: &[Mutant],
+    body: impl AsyncFn(&Stage, &Cast) -> Result<()>,
+) -> Outcome {
     inside(async {
         let world = async {
             let home = HOME.get(Home::settle).await?;
@@ -140,7 +178,7 @@ async fn federation(body: impl AsyncFnOnce(&Stage, &Cast) -> Result<()>) -> Outc
             Some(Entrance::Federation),
             async |stage, home: Arc<Settled<Home>>| {
                 shared = Some(home.clone());
-                on_stage(stage, &home, body).await
+                on_stage(stage, &home, noticed, body).await
             },
         ))
         .await;
@@ -156,14 +194,17 @@ async fn federation(body: impl AsyncFnOnce(&Stage, &Cast) -> Result<()>) -> Outc
 }
 
 /// The same at a home that nobody else sees.
-async fn federation_alone(body: impl AsyncFnOnce(&Stage, &Cast) -> Result<()>) -> Outcome {
+async fn federation_alone(
+    noticed: &[Mutant],
+    body: impl AsyncFn(&Stage, &Cast) -> Result<()>,
+) -> Outcome {
     let world = async { Ok((World::open(Options::default()).await?, ())) };
     Box::pin(scenario_in(
         world,
         Some(Entrance::Federation),
         async |stage, ()| {
             let home = Box::pin(Home::settle(&stage.world)).await?;
-            on_stage(stage, &home, body).await
+            on_stage(stage, &home, noticed, body).await
         },
     ))
     .await
@@ -172,24 +213,21 @@ async fn federation_alone(body: impl AsyncFnOnce(&Stage, &Cast) -> Result<()>) -
 async fn on_stage(
     stage: &Stage,
     home: &Home,
-    body: impl AsyncFnOnce(&Stage, &Cast) -> Result<()>,
+    noticed: &[Mutant],
+    body: impl AsyncFn(&Stage, &Cast) -> Result<()>,
 ) -> Result<()> {
     stage.put_to(&home.site.server);
-    let peer = async {
-        let door = Door::open(&stage.world, 2, &PORTS).await?;
-        let name = format!("{}.test", unique("moor"));
-        Peer::open(&stage.world, &door, &name, &home.site).await
-    };
-    let (alice, peer) = tokio::try_join!(Box::pin(home.alice()), Box::pin(peer))?;
-    let cast = Cast {
-        site: home.site.clone(),
-        alice,
-        door: peer.door.clone(),
-        peer,
-        flaws: stage.flaws.clone(),
-    };
+    let cast = Box::pin(Cast::gather(stage, home, None)).await?;
     Box::pin(body(stage, &cast)).await?;
-    cast.door.nothing_unexpected()
+    cast.door.nothing_unexpected()?;
+    for &mutant in noticed {
+        let cast = Box::pin(Cast::gather(stage, home, Some(mutant))).await?;
+        let outcome = HASTE
+            .scope(Duration::from_secs(5), Box::pin(body(stage, &cast)))
+            .await;
+        stage.must_notice(mutant.word(), outcome)?;
+    }
+    Ok(())
 }
 
 /// For a claim that the specification leaves open, or that the lab's Synapse is not set up for: where the home is no

@@ -1,8 +1,8 @@
 //! A partner or the home itself is away for a while.
 
 use crate::known::NO_RETRY_TIMER;
-use crate::{Cast, SOON, demand, federation, federation_alone, on_conduit};
-use fleet_peer::{Ask, Gate, Reply, Visit};
+use crate::{Cast, demand, federation, federation_alone, federation_noticing, on_conduit, soon};
+use fleet_peer::{Ask, Gate, Mutant, Reply, Visit};
 use harness::Result;
 use harness::probe::ProbeState;
 use harness::scenario::Outcome;
@@ -24,7 +24,7 @@ async fn says_in_vain(cast: &Cast, garden: &RoomId, count: usize) -> Result<Vec<
     cast.door
         .until(
             "the home has tried to reach delia's server",
-            SOON,
+            soon(),
             mark,
             |visits| {
                 let tried = |visit: &Visit| matches!(visit, Visit::Slammed { port: 8448, .. });
@@ -79,7 +79,7 @@ async fn what_was_said_during_an_outage_arrives_after_it() -> Outcome {
         let by_itself = cast.peer.receives(&said, ITS_CHANCE).await;
         cast.known(&NO_RETRY_TIMER, by_itself)?;
         said.push(cast.alice.say(&garden, "are you there?").await?);
-        cast.peer.receives(&said, SOON).await?;
+        cast.peer.receives(&said, soon()).await?;
         once_and_in_order(cast, &said)
     })
     .await
@@ -94,14 +94,14 @@ fn unit(cast: &Cast) -> &str {
 /// is delivered when it runs again, without anybody saying more. "Transactions".
 #[tokio::test(flavor = "multi_thread")]
 async fn the_outgoing_queue_survives_a_stop_and_kill_nine() -> Outcome {
-    federation_alone(async |stage, cast| {
+    federation_alone(&[Mutant::LosesEvents], async |stage, cast| {
         on_conduit(stage, cast).await?;
         cast.peer.takes_transactions();
         let (garden, _) = cast.shared_garden().await?;
         for (count, stop) in [(60, "stop"), (20, "kill --signal=KILL")] {
             let said = says_in_vain(cast, &garden, count).await?;
             restart(cast, stop).await?;
-            cast.peer.receives(&said, SOON).await?;
+            cast.peer.receives(&said, soon()).await?;
             once_and_in_order(cast, &said)?;
         }
         Ok(())
@@ -131,28 +131,30 @@ async fn restart(cast: &Cast, stop: &str) -> Result<()> {
 /// the other side can tell that it is the same. "Transactions".
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_in_mid_flight_is_sent_again_under_its_id_after_kill_nine() -> Outcome {
-    federation_alone(async |stage, cast| {
+    federation_alone(&[], async |stage, cast| {
         on_conduit(stage, cast).await?;
         cast.peer.takes_transactions();
         let (garden, _) = cast.shared_garden().await?;
         let hello = cast.alice.say(&garden, "hello").await?;
-        cast.peer.receives(&[hello], SOON).await?;
+        cast.peer.receives(&[hello], soon()).await?;
         let mark = cast.door.mark();
         cast.peer.expect(Ask::Send, |_| Reply::Never);
         let said = cast.alice.say(&garden, "in mid-flight").await?;
         cast.door
-            .until("the transaction is under way", SOON, mark, |_| {
-                match cast.door.calls(mark, Ask::Send).len() {
-                    0 => ProbeState::NotYet("no transaction came".to_owned()),
-                    _ => ProbeState::Ready(()),
-                }
+            .until("the transaction is under way", soon(), mark, |_| match cast
+                .door
+                .calls(mark, Ask::Send)
+                .len()
+            {
+                0 => ProbeState::NotYet("no transaction came".to_owned()),
+                _ => ProbeState::Ready(()),
             })
             .await?;
         let again = cast.door.mark();
         cast.peer.takes_transactions();
         restart(cast, "kill --signal=KILL").await?;
         cast.peer
-            .receives(std::slice::from_ref(&said), SOON)
+            .receives(std::slice::from_ref(&said), soon())
             .await?;
         let ids = |mark: usize| -> Vec<_> {
             let calls = cast.door.calls(mark, Ask::Send);
@@ -172,26 +174,33 @@ async fn a_transaction_in_mid_flight_is_sent_again_under_its_id_after_kill_nine(
 /// second time, and all of it arrives in order. "Transactions": one transaction at a time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partner_that_answers_late_is_sent_everything_once() -> Outcome {
-    federation(async |_, cast| {
-        cast.peer.takes_transactions();
-        let (garden, _) = cast.shared_garden().await?;
-        let before = cast.alice.say(&garden, "before").await?;
-        cast.peer.receives(&[before], SOON).await?;
-        let late = Gate::closed();
-        cast.peer.takes_transactions_late(&late);
-        let mut said = vec![cast.alice.say(&garden, "number 0").await?];
-        cast.peer.receives(&said, SOON).await?;
-        for number in 1..10 {
-            said.push(cast.alice.say(&garden, &format!("number {number}")).await?);
-        }
-        demand(
-            cast.peer.received().last() == said.first(),
-            "wait for the answer to a transaction before the next one",
-            format!("{:?}", cast.peer.received()),
-        )?;
-        late.open();
-        cast.peer.receives(&said, SOON).await?;
-        once_and_in_order(cast, &said)
-    })
+    federation_noticing(
+        &[
+            Mutant::LosesEvents,
+            Mutant::DoublesEvents,
+            Mutant::ReordersEvents,
+        ],
+        async |_, cast| {
+            cast.peer.takes_transactions();
+            let (garden, _) = cast.shared_garden().await?;
+            let before = cast.alice.say(&garden, "before").await?;
+            cast.peer.receives(&[before], soon()).await?;
+            let late = Gate::closed();
+            cast.peer.takes_transactions_late(&late);
+            let mut said = vec![cast.alice.say(&garden, "number 0").await?];
+            cast.peer.receives(&said, soon()).await?;
+            for number in 1..10 {
+                said.push(cast.alice.say(&garden, &format!("number {number}")).await?);
+            }
+            demand(
+                cast.peer.received().last() == said.first(),
+                "wait for the answer to a transaction before the next one",
+                format!("{:?}", cast.peer.received()),
+            )?;
+            late.open();
+            cast.peer.receives(&said, soon()).await?;
+            once_and_in_order(cast, &said)
+        },
+    )
     .await
 }

@@ -1,8 +1,8 @@
 //! Who may ask what, once or twice.
 
 use crate::known::{NOT_401, REPLAYED_INVITATION, TOO_LARGE_TRANSACTION};
-use crate::{Cast, SOON, Table, demand, federation, on_conduit};
-use fleet_peer::{Ask, Replied, Reply, Room, Sealed, Signed, Signing};
+use crate::{Cast, Table, demand, federation, federation_noticing, on_conduit, soon};
+use fleet_peer::{Ask, Mutant, Replied, Reply, Room, Sealed, Signed, Signing};
 use harness::client::Membership;
 use harness::probe::ProbeState;
 use harness::scenario::Outcome;
@@ -144,34 +144,38 @@ const REQUESTS: &[Request] = &[
 /// authentication".
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_is_not_signed_as_it_stands_is_refused_with_401() -> Outcome {
-    federation(async |stage, cast| {
-        on_conduit(stage, cast).await?;
-        cast.alice.set_display_name(DISPLAY_NAME).await?;
-        let mut table = Table::default();
-        let mut codes = Table::default();
-        for (what, granted, make) in REQUESTS {
-            let answer = cast.peer.send(&make(cast)?).await?;
-            table.row(what, told(*granted, &answer));
-            if !granted {
-                let outcome = demand(answer.status == 401, "refuse with 401", answer.to_string());
-                codes.row(what, cast.not_401(&answer, outcome));
+    federation_noticing(
+        &[Mutant::MendsRequests, Mutant::GrantsEverything],
+        async |stage, cast| {
+            on_conduit(stage, cast).await?;
+            cast.alice.set_display_name(DISPLAY_NAME).await?;
+            let mut table = Table::default();
+            let mut codes = Table::default();
+            for (what, granted, make) in REQUESTS {
+                let answer = cast.peer.send(&make(cast)?).await?;
+                table.row(what, told(*granted, &answer));
+                if !granted {
+                    let outcome =
+                        demand(answer.status == 401, "refuse with 401", answer.to_string());
+                    codes.row(what, cast.not_401(&answer, outcome));
+                }
             }
-        }
-        // The check itself: an answer that tells something is noticed where none may be given.
-        let leak = cast
-            .peer
-            .send(&cast.peer.sign("GET", &path(cast), None)?)
-            .await?;
-        table.row(
-            "the control",
-            match told(false, &leak) {
-                Ok(()) => Err(Failure::harness("notice an answer that tells something")),
-                Err(_) => Ok(()),
-            },
-        );
-        table.verdict("answer only signed requests")?;
-        codes.verdict("refuse with 401")
-    })
+            // The check itself: an answer that tells something is noticed where none may be given.
+            let leak = cast
+                .peer
+                .send(&cast.peer.sign("GET", &path(cast), None)?)
+                .await?;
+            table.row(
+                "the control",
+                match told(false, &leak) {
+                    Ok(()) => Err(Failure::harness("notice an answer that tells something")),
+                    Err(_) => Ok(()),
+                },
+            );
+            table.verdict("answer only signed requests")?;
+            codes.verdict("refuse with 401")
+        },
+    )
     .await
 }
 
@@ -212,7 +216,7 @@ async fn shown(
     sentinel: &OwnedEventId,
 ) -> Result<Vec<OwnedEventId>> {
     listener
-        .until("alice sees the sentinel", SOON, |seen| {
+        .until("alice sees the sentinel", soon(), |seen| {
             seen.event(garden, sentinel)
         })
         .await?;
@@ -247,7 +251,7 @@ fn to_device(cast: &Cast, id: &str) -> Value {
 /// events are there once, and so is the to-device message. "Transactions".
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_that_is_sent_twice_is_answered_alike_and_has_one_effect() -> Outcome {
-    federation(async |_, cast| {
+    federation_noticing(&[Mutant::RefusesRepetitions], async |_, cast| {
         cast.peer.takes_transactions();
         let (garden, mut room) = cast.shared_garden().await?;
         let mut listener = cast.alice.listen().await?;
@@ -289,7 +293,7 @@ async fn notes_once(listener: &mut harness::client::Listener, expected: usize) -
     listener
         .until(
             "alice has the to-device messages",
-            SOON,
+            soon(),
             |seen| match seen.to_device.len() {
                 n if n >= expected => ProbeState::Ready(()),
                 n => ProbeState::NotYet(format!("she has {n}")),
@@ -337,7 +341,7 @@ async fn a_full_transaction_is_taken_and_an_overfull_one_refused() -> Outcome {
             answer.to_string(),
         )?;
         for event in &full {
-            cast.alice.sees_within(&garden, &event.id, SOON).await?;
+            cast.alice.sees_within(&garden, &event.id, soon()).await?;
         }
         let mut table = Table::default();
         let mut beyond = room.clone();
@@ -445,7 +449,7 @@ async fn membership(cast: &Cast, garden: &ruma::RoomId, who: &str, expected: &st
     let who = crate::user(who)?;
     harness::probe::until(
         &format!("{who} is in state {expected}"),
-        SOON,
+        soon(),
         async || match cast.alice.members(garden).await {
             Ok(members) => match members.get(&who) {
                 Some(membership) if membership == expected => ProbeState::Ready(()),
@@ -499,13 +503,13 @@ async fn invitation(cast: &Cast) -> Result<()> {
     let mut listener = cast.alice.listen().await?;
     cast.peer.send(&request).await?.must()?;
     listener
-        .until("alice is invited", SOON, |seen| {
+        .until("alice is invited", soon(), |seen| {
             seen.membership(&id, Membership::Invited)
         })
         .await?;
     cast.alice.leave(&id).await?;
     listener
-        .until("alice has declined", SOON, |seen| {
+        .until("alice has declined", soon(), |seen| {
             seen.membership(&id, Membership::Left)
         })
         .await?;
@@ -513,7 +517,7 @@ async fn invitation(cast: &Cast) -> Result<()> {
     // Something later that certainly shows.
     let garden = cast.garden().await?;
     listener
-        .until("alice sees her new room", SOON, |seen| {
+        .until("alice sees her new room", soon(), |seen| {
             seen.membership(&garden, Membership::Joined)
         })
         .await?;

@@ -1,8 +1,8 @@
 //! Rooms that lie on several servers: coming in, and being kept out.
 
 use crate::known::{ACL_SPARES_EPHEMERAL_EVENTS, BACKFILL_FORGETS_CREATORS};
-use crate::{Cast, SOON, Table, demand, federation, user};
-use fleet_peer::{Answer, Ask, Reply, Room, zone};
+use crate::{Cast, Table, demand, federation, federation_noticing, soon, user};
+use fleet_peer::{Answer, Ask, Mutant, Reply, Room, zone};
 use harness::authority::Validity;
 use harness::probe::ProbeState;
 use harness::scenario::{Outcome, Stage};
@@ -75,7 +75,7 @@ const BAD: &[Bad] = &[
 /// the second that helps. "Joining rooms".
 #[tokio::test(flavor = "multi_thread")]
 async fn a_join_goes_on_to_the_second_server_when_the_first_fails() -> Outcome {
-    federation(async |stage, cast| {
+    federation_noticing(&[Mutant::LosesEvents], async |stage, cast| {
         cast.peer.takes_transactions();
         let zones = BAD
             .iter()
@@ -137,7 +137,7 @@ async fn fails_over(stage: &Stage, cast: &Cast, bad: &Bad, version: &RoomVersion
         format!("{members:?}"),
     )?;
     let hello = cast.alice.say(&id, "hello").await?;
-    cast.peer.receives(&[hello], SOON).await
+    cast.peer.receives(&[hello], soon()).await
 }
 
 fn server(name: &str) -> Result<OwnedServerName> {
@@ -282,7 +282,7 @@ const ENDPOINTS: &[Endpoint] = &[
 /// ban, where everything is granted. "Server Access Control Lists (ACLs)".
 #[tokio::test(flavor = "multi_thread")]
 async fn a_banned_server_is_kept_out_at_every_endpoint() -> Outcome {
-    federation(async |_, cast| {
+    federation_noticing(&[Mutant::GrantsEverything], async |_, cast| {
         cast.peer.takes_transactions();
         let mut open = place(cast).await?;
         let mut closed = place(cast).await?;
@@ -324,7 +324,7 @@ async fn a_banned_server_is_kept_out_at_every_endpoint() -> Outcome {
             .await?
             .must()?;
         listener
-            .until("alice sees what came to the open room", SOON, |seen| {
+            .until("alice sees what came to the open room", soon(), |seen| {
                 seen.event(&open.id, &allowed.id)
             })
             .await?;
@@ -353,7 +353,7 @@ async fn a_banned_server_is_kept_out_at_every_endpoint() -> Outcome {
         listener
             .until(
                 "alice sees delia typing in the open room",
-                SOON,
+                soon(),
                 types(&open),
             )
             .await?;
@@ -397,7 +397,9 @@ async fn place(cast: &Cast) -> Result<Place> {
         .alice
         .send_state(&id, "m.room.power_levels", "", &levels)
         .await?;
-    cast.peer.receives(std::slice::from_ref(&set), SOON).await?;
+    cast.peer
+        .receives(std::slice::from_ref(&set), soon())
+        .await?;
     let mut place = Place {
         id,
         room,
@@ -479,7 +481,7 @@ async fn a_gap_is_filled_and_what_is_withheld_does_not_stop_the_room() -> Outcom
         cast.peer.serves(&shared);
         cast.peer.deliver(&[&second], &[]).await?.must()?;
         for event in [&lost, &second] {
-            cast.alice.sees_within(&garden, &event.id, SOON).await?;
+            cast.alice.sees_within(&garden, &event.id, soon()).await?;
         }
         // The same once more, and nobody has it any longer.
         let (gone, after) = {
@@ -501,7 +503,7 @@ async fn a_gap_is_filled_and_what_is_withheld_does_not_stop_the_room() -> Outcom
         )?;
         let goes_on = cast.alice.say(&garden, "still here").await?;
         cast.alice.sees(&garden, &goes_on).await?;
-        cast.peer.receives(&[goes_on], SOON).await?;
+        cast.peer.receives(&[goes_on], soon()).await?;
         let shown = cast.alice.try_event(&garden, &gone.id).await?;
         demand(
             !shown.accepted(),
