@@ -69,9 +69,9 @@ pub fn page(report: &Report, hitlist: &str) -> String {
                 tr {
                     th { "claim" }
                     @for (server, entrance) in &columns {
-                        th.turned { div { span { (server) @if let Some(entrance) = entrance { ", " (entrance) } } } }
+                        th.turned { span { (server) @if let Some(entrance) = entrance { ", " (entrance) } } }
                     }
-                    th.turned { div { span { "seen to fail" } } }
+                    th.turned { span { "seen to fail" } }
                 }
             }
             @for (section, rows) in &sections {
@@ -167,14 +167,23 @@ fn line(row: &Listed<'_>, claims: &[&Claim], columns: &[Column]) -> Markup {
         tr {
             td {
                 @if claims.is_empty() {
-                    b { (row.id) } " " (row.claim) " "
+                    b { (row.id) } " " (prose(row.claim)) " "
                     i { @if row.tests.is_empty() { (row.test) } @else { "not put in this run" } }
                 } @else {
-                    details { summary { b { (row.id) } " " (row.claim) } (letters(claims)) }
+                    details { summary { b { (row.id) } " " (prose(row.claim)) } (letters(claims)) }
                 }
             }
             @for column in columns { (cell(claims, column)) }
             td.kills { @if !kills.is_empty() { (kills.len()) } }
+        }
+    }
+}
+
+/// A sentence of the list, whose literals stand in backticks.
+fn prose(sentence: &str) -> Markup {
+    html! {
+        @for (index, part) in sentence.split('`').enumerate() {
+            @if index % 2 == 0 { (part) } @else { code { (part) } }
         }
     }
 }
@@ -244,7 +253,7 @@ fn kill_matrix(report: &Report) -> Markup {
                 thead {
                     tr {
                         th { "check" }
-                        @for mutant in &mutants { th.turned { div { span { (mutant) } } } }
+                        @for mutant in &mutants { th.turned { span { (mutant) } } }
                     }
                 }
                 tbody {
