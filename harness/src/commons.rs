@@ -11,6 +11,7 @@ use crate::authority;
 use crate::client::{Client, Exchange, Line, Log};
 use crate::differential;
 use crate::entrance::Entrance;
+use crate::examine;
 use crate::failure::{Failure, OrBlame, Result};
 use crate::faulty::{Faulty, Mutant};
 use crate::homeserver::{Server, find_conduit};
@@ -28,7 +29,7 @@ use bytes::Bytes;
 use reqwest::{Method, StatusCode, header::HeaderMap};
 use serde_json::Value;
 use std::fmt::Write as _;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Where charlie lives.
 pub const ABROAD: &str = "vale.test";
@@ -199,7 +200,7 @@ impl Put {
         met: &mut [bool],
         letters: &mut String,
     ) {
-        let began = Instant::now();
+        let (began, since) = (Instant::now(), SystemTime::now());
         let limit = Duration::from_secs(120);
         let mut outcome = match tokio::time::timeout(limit, caught(body(scene))).await {
             Ok(outcome) => outcome,
@@ -224,6 +225,10 @@ impl Put {
         let mut kills = Vec::new();
         if scene.entrance == Entrance::Direct && outcome.is_ok() && !flawed {
             outcome = self.kill(scene, body, &mut kills).await;
+        }
+        if let Err(failure) = outcome {
+            let troubles = examine::look(&scene.commons.world, since).await;
+            outcome = Err(examine::explain(failure, &troubles, &[]));
         }
         let verdict = match &outcome {
             Ok(()) if flawed => Verdict::Fail,

@@ -181,6 +181,8 @@ async fn on_stage(
         Peer::open(&stage.world, &door, &name, &home.site).await
     };
     let (alice, peer) = tokio::try_join!(Box::pin(home.alice()), Box::pin(peer))?;
+    let door = peer.door.clone();
+    stage.witness(move || door.rubbish());
     let cast = Cast {
         site: home.site.clone(),
         alice,
