@@ -504,35 +504,87 @@ fn executes(name: &str, script: &str, command: &str) -> bool {
     })
 }
 
-/// Judges the rows `| [x] | id | claim | test | proved on |` of the list of claims.
-fn judge_hitlist(root: &Path, text: &str, problems: &mut Vec<Problem>) -> Result<(), Unreadable> {
-    let mut ids = BTreeSet::new();
-    for (index, line) in text.lines().enumerate() {
-        let mut problem = |message: String, hint: &str| {
-            let (file, hint) = (PathBuf::from(HITLIST), hint.to_owned());
-            problems.push(Problem {
-                file,
-                line: index + 1,
-                message,
-                hint,
-            });
-        };
+/// A row `| [x] | id | claim | test | proved on |` of the list of claims.
+pub struct Listed<'a> {
+    /// The heading that it stands under.
+    pub section: &'a str,
+    /// Whether it is proved.
+    pub ticked: bool,
+    /// Its name for short.
+    pub id: &'a str,
+    /// A sentence.
+    pub claim: &'a str,
+    /// Its tests, as `path::name`.
+    pub tests: Vec<&'a str>,
+    /// The cell of the tests as it stands: without a test it says where the claim is open.
+    pub test: &'a str,
+    /// The servers that it was proved on, and what is known not to hold.
+    pub proved_on: &'a str,
+}
+
+/// The rows of the list of claims, by their line; for one that has not five cells, how many it has.
+pub fn listed(text: &str) -> impl Iterator<Item = (usize, Result<Listed<'_>, usize>)> {
+    let mut section = "";
+    text.lines().enumerate().filter_map(move |(index, line)| {
+        if let Some(heading) = line.strip_prefix("## ") {
+            section = heading.trim();
+        }
         let cells: Vec<&str> = line
             .trim()
             .trim_matches('|')
             .split('|')
             .map(str::trim)
             .collect();
-        let Some(ticked @ ("[x]" | "[ ]")) = cells.first().copied() else {
-            continue;
+        let ticked @ ("[x]" | "[ ]") = *cells.first()? else {
+            return None;
         };
-        let &[_, id, claim, test, proved_on] = cells.as_slice() else {
-            problem(
-                format!("row has {} cells", cells.len()),
-                "write `| [ ] | id | claim | test | proved on |`",
-            );
-            continue;
+        let row = match cells.as_slice() {
+            &[_, id, claim, test, proved_on] => Ok(Listed {
+                section,
+                ticked: ticked == "[x]",
+                id,
+                claim,
+                tests: test.split('`').skip(1).step_by(2).collect(),
+                test,
+                proved_on,
+            }),
+            cells => Err(cells.len()),
         };
+        Some((index + 1, row))
+    })
+}
+
+/// Judges the list of claims.
+fn judge_hitlist(root: &Path, text: &str, problems: &mut Vec<Problem>) -> Result<(), Unreadable> {
+    let mut ids = BTreeSet::new();
+    for (line, row) in listed(text) {
+        let mut problem = |message: String, hint: &str| {
+            let (file, hint) = (PathBuf::from(HITLIST), hint.to_owned());
+            problems.push(Problem {
+                file,
+                line,
+                message,
+                hint,
+            });
+        };
+        let row = match row {
+            Ok(row) => row,
+            Err(cells) => {
+                problem(
+                    format!("row has {cells} cells"),
+                    "write `| [ ] | id | claim | test | proved on |`",
+                );
+                continue;
+            }
+        };
+        let Listed {
+            id,
+            claim,
+            tests,
+            test,
+            proved_on,
+            ..
+        } = row;
         if !ids.insert(id) {
             problem(
                 format!("claim `{id}` stands here a second time"),
@@ -545,14 +597,13 @@ fn judge_hitlist(root: &Path, text: &str, problems: &mut Vec<Problem>) -> Result
                 "write a sentence, and its test in backticks or `open: issue N`",
             );
         }
-        let tests: Vec<&str> = test.split('`').skip(1).step_by(2).collect();
         if tests.is_empty() && !test.starts_with("open: issue ") {
             problem(
                 format!("claim `{id}` has neither a test nor an issue"),
                 "write `path::name` in backticks, or `open: issue N`",
             );
         }
-        if ticked == "[ ]" {
+        if !row.ticked {
             continue;
         }
         if tests.is_empty() || proved_on.is_empty() || proved_on == "-" {

@@ -1,11 +1,15 @@
 //! A proxy that is wrong on purpose, in one way at a time. It stands between a client and a server that is right, and
 //! every check that it should fool must fail: a check that no fault fails has proved nothing.
 
+mod relay;
+
 use crate::failure::{OrBlame, Result};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use hyper::header::{
+    AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderValue, SET_COOKIE, TRANSFER_ENCODING,
+};
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -58,6 +62,30 @@ pub enum Mutant {
     RoundsIntegers,
     /// A poll is answered only when its time is over.
     SleepsThroughPolls,
+    /// Polls are cut off after a second.
+    CutsPolls,
+    /// Refusals of what is malformed or too large, and breakdowns over it, become empty successes.
+    TakesAnything,
+    /// What does not exist is answered as an empty success.
+    FindsEverything,
+    /// Of two `Authorization` headers the last one counts.
+    PrefersTheLastToken,
+    /// Every device was last seen where its user says that he is.
+    BelievesForwarded,
+    /// The body of a message that is read comes twice.
+    DoublesKeys,
+    /// Account data and profiles are answered as stored, and lost.
+    ForgetsWhatIsStored,
+    /// Leaving is answered as done, and not done.
+    KeepsWhoLeft,
+    /// A file's name is told as it was given, whatever is in it.
+    TellsNamesAsGiven,
+    /// The control for what is sent as bare bytes: none is changed.
+    PassesBytes,
+    /// Doubled slashes and steps up are taken out of paths.
+    TidiesPaths,
+    /// All clients share one connection to the server, and a length is believed as announced.
+    SharesOneConnection,
 }
 
 impl Mutant {
@@ -65,6 +93,27 @@ impl Mutant {
     pub fn word(self) -> String {
         let json = serde_json::to_value(self).unwrap_or_default();
         json.as_str().unwrap_or_default().to_owned()
+    }
+
+    /// The proxy of this kind that has no fault.
+    pub fn control(self) -> Self {
+        if self.is_about_bytes() {
+            Self::PassesBytes
+        } else {
+            Self::ChangesNothing
+        }
+    }
+
+    /// Whether it is no fault at all.
+    pub fn is_control(self) -> bool {
+        self == self.control()
+    }
+
+    fn is_about_bytes(self) -> bool {
+        matches!(
+            self,
+            Self::PassesBytes | Self::TidiesPaths | Self::SharesOneConnection
+        )
     }
 }
 
@@ -115,7 +164,14 @@ impl Faulty {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
             .await
             .or_environment(what)?;
-        let address = listener.local_addr().or_environment(what)?;
+        let base = format!("http://{}", listener.local_addr().or_environment(what)?);
+        if mutant.is_about_bytes() {
+            let task = tokio::spawn(relay::carry(mutant, listener, target)?);
+            return Ok(Self {
+                base,
+                listener: task.abort_handle(),
+            });
+        }
         let state = Arc::new(State {
             mutant,
             target: target.to_owned(),
@@ -142,7 +198,7 @@ impl Faulty {
             }
         });
         Ok(Self {
-            base: format!("http://{address}"),
+            base,
             listener: task.abort_handle(),
         })
     }
@@ -237,6 +293,15 @@ impl State {
                 accepted(event(nth()))
             }
             Mutant::ForgetsLogouts if question.path.contains("/logout") => accepted(json!({})),
+            Mutant::KeepsWhoLeft if question.path.ends_with("/leave") => accepted(json!({})),
+            Mutant::ForgetsWhatIsStored
+                if question.method == Method::PUT
+                    && ["/account_data/", "/profile/"]
+                        .iter()
+                        .any(|kind| question.path.contains(kind)) =>
+            {
+                accepted(json!({}))
+            }
             _ => None,
         }
     }
@@ -264,6 +329,18 @@ impl State {
         }
         if self.mutant == Mutant::UnescapesSlashes {
             question.path = question.path.replace("%2F", "/");
+        }
+        if self.mutant == Mutant::PrefersTheLastToken
+            && let Some(last) = question.headers.get_all(AUTHORIZATION).iter().next_back()
+        {
+            let last = last.clone();
+            question.headers.insert(AUTHORIZATION, last);
+        }
+        if self.mutant == Mutant::CutsPolls
+            && let Some((before, after)) = question.path.split_once("timeout=")
+        {
+            let after = after.trim_start_matches(|char: char| char.is_ascii_digit());
+            question.path = format!("{before}timeout=1000{after}");
         }
     }
 
@@ -295,6 +372,10 @@ impl State {
             Mutant::ForgivesBadTokens if answer.status == StatusCode::UNAUTHORIZED => {
                 forgive(answer)
             }
+            Mutant::TakesAnything if matches!(answer.status.as_u16(), 400 | 413 | 500..=599) => {
+                forgive(answer)
+            }
+            Mutant::FindsEverything if answer.status == StatusCode::NOT_FOUND => forgive(answer),
             Mutant::TruncatesMedia if downloads => {
                 answer.body.truncate(answer.body.len().saturating_sub(1))
             }
@@ -314,6 +395,30 @@ impl State {
             Mutant::RoundsIntegers => {
                 let text = String::from_utf8_lossy(&answer.body);
                 answer.body = text.replace("9007199254740991", "9007199254740990").into();
+            }
+            Mutant::DoublesKeys if question.path.contains("/event/") => {
+                let text = String::from_utf8_lossy(&answer.body);
+                answer.body = text
+                    .replace("\"body\":", "\"body\":\"another\",\"body\":")
+                    .into();
+            }
+            Mutant::BelievesForwarded => {
+                let said = question.headers.get("x-forwarded-for");
+                if let (Some(said), Ok(mut told)) = (
+                    said.and_then(|said| said.to_str().ok()),
+                    serde_json::from_slice::<Value>(&answer.body),
+                ) {
+                    for device in told["devices"].as_array_mut().into_iter().flatten() {
+                        device["last_seen_ip"] = said.into();
+                    }
+                    answer.body = told.to_string().into();
+                }
+            }
+            Mutant::TellsNamesAsGiven if downloads => {
+                let how = HeaderValue::from_static("attachment; filename=evil.exe");
+                answer.headers.insert("content-disposition", how);
+                let cookie = HeaderValue::from_static("a=b.txt");
+                answer.headers.insert(SET_COOKIE, cookie);
             }
             Mutant::ReordersTimelines | Mutant::StripsLimited | Mutant::StripsState
                 if question.path.contains("/sync") =>

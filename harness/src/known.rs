@@ -361,6 +361,11 @@ pub const CATALOGUE: &[&Known] = &[
     &federation::BACKFILL_FORGETS_CREATORS,
 ];
 
+/// The known failure of this name.
+pub fn by_id(id: &str) -> Option<&'static Known> {
+    CATALOGUE.iter().copied().find(|known| known.id == id)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

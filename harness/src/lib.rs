@@ -29,6 +29,7 @@ pub mod known;
 pub mod lint;
 pub mod measure;
 pub mod operator;
+pub mod page;
 pub mod paths;
 pub mod probe;
 pub mod raw;

@@ -699,7 +699,22 @@ fn report(directory: Option<PathBuf>, scenarios: bool) -> Result<Exit> {
             ui::show(format!("\n{page}"))?;
         }
     }
+    if scenarios {
+        let page = write_page(&report)?;
+        ui::say(format!("the same as a page: {}", page.display()));
+    }
     Ok(report.exit(false))
+}
+
+/// The claims of the list, as a page beside the notes.
+fn write_page(report: &Report) -> Result<PathBuf> {
+    let hitlist = paths::repository().join(harness::docs::HITLIST);
+    let what = || format!("read `{}`", hitlist.display());
+    let hitlist = std::fs::read_to_string(&hitlist).or_environment(what)?;
+    let page = paths::runs().join("claims.html");
+    let what = || format!("write `{}`", page.display());
+    std::fs::write(&page, harness::page::page(report, &hitlist)).or_environment(what)?;
+    Ok(page)
 }
 
 async fn measure(arguments: &Measure) -> Result<Exit> {

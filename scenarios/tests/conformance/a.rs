@@ -376,124 +376,128 @@ fn a_to_device_message_under_a_used_transaction_id_arrives() -> Outcome {
 /// never stored is not found. Client-Server API, "Client Config", "Filtering".
 #[test]
 fn account_data_and_filters_come_back_as_they_were_stored() -> Outcome {
-    claim().holds(async |scene| {
-        let account = scene.account("alice").await?;
-        let (phone, desk) = (scene.login(&account).await?, scene.login(&account).await?);
-        let garden = phone.create_room("garden").await?;
-        phone
-            .try_account_data("test.never")
-            .await?
-            .must_be_refused(404, "M_NOT_FOUND")?;
-        let mut listener = desk.listen().await?;
-        for content in [
-            json!({"deep": {"list": [1, null, "ü", {"k": true}]}}),
-            json!({"replaced": true}),
-        ] {
-            phone.set_account_data("test.stored", &content).await?;
-            let read = desk.account_data("test.stored").await?;
+    claim()
+        .notices(&[Mutant::ForgetsWhatIsStored])
+        .holds(async |scene| {
+            let account = scene.account("alice").await?;
+            let (phone, desk) = (scene.login(&account).await?, scene.login(&account).await?);
+            let garden = phone.create_room("garden").await?;
+            phone
+                .try_account_data("test.never")
+                .await?
+                .must_be_refused(404, "M_NOT_FOUND")?;
+            let mut listener = desk.listen().await?;
+            for content in [
+                json!({"deep": {"list": [1, null, "ü", {"k": true}]}}),
+                json!({"replaced": true}),
+            ] {
+                phone.set_account_data("test.stored", &content).await?;
+                let read = desk.account_data("test.stored").await?;
+                product(
+                    read == content,
+                    "read the account data back",
+                    format!("{read}"),
+                )?;
+                listener
+                    .until("the other device is told", scene.soon(), |seen| match seen
+                        .account_data
+                        .get("test.stored")
+                    {
+                        Some(told) if *told == content => ProbeState::Ready(()),
+                        told => ProbeState::NotYet(format!("{told:?}")),
+                    })
+                    .await?;
+            }
+            let user = encoded(phone.user_id().as_str());
+            let room = format!(
+                "/_matrix/client/v3/user/{user}/rooms/{}/account_data/test.room",
+                encoded(garden.as_str())
+            );
+            phone
+                .try_raw(Method::PUT, &room, Some(&json!({"here": 1})))
+                .await?
+                .must()?;
+            let read = desk.try_raw(Method::GET, &room, None).await?.must()?;
             product(
-                read == content,
-                "read the account data back",
+                read == json!({"here": 1}),
+                "read the room's account data back",
                 format!("{read}"),
             )?;
-            listener
-                .until("the other device is told", scene.soon(), |seen| match seen
-                    .account_data
-                    .get("test.stored")
-                {
-                    Some(told) if *told == content => ProbeState::Ready(()),
-                    told => ProbeState::NotYet(format!("{told:?}")),
-                })
-                .await?;
-        }
-        let user = encoded(phone.user_id().as_str());
-        let room = format!(
-            "/_matrix/client/v3/user/{user}/rooms/{}/account_data/test.room",
-            encoded(garden.as_str())
-        );
-        phone
-            .try_raw(Method::PUT, &room, Some(&json!({"here": 1})))
-            .await?
-            .must()?;
-        let read = desk.try_raw(Method::GET, &room, None).await?.must()?;
-        product(
-            read == json!({"here": 1}),
-            "read the room's account data back",
-            format!("{read}"),
-        )?;
-        desk.try_account_data("test.room")
-            .await?
-            .must_be_refused(404, "M_NOT_FOUND")?;
-        let filter = json!({"room": {"timeline": {"limit": 3, "types": ["m.room.message"]}}});
-        let path = format!("/_matrix/client/v3/user/{user}/filter");
-        let stored = phone
-            .try_raw(Method::POST, &path, Some(&filter))
-            .await?
-            .must()?;
-        let id = stored["filter_id"].as_str().ok_or_else(|| {
-            Failure::product("name a stored filter").last_seen(stored.to_string())
-        })?;
-        let read = desk
-            .try_raw(Method::GET, &format!("{path}/{}", encoded(id)), None)
-            .await?
-            .must()?;
-        let timeline = &read["room"]["timeline"];
-        product(
-            timeline["limit"] == 3 && timeline["types"] == json!(["m.room.message"]),
-            "read the filter back",
-            format!("{read}"),
-        )
-    })
+            desk.try_account_data("test.room")
+                .await?
+                .must_be_refused(404, "M_NOT_FOUND")?;
+            let filter = json!({"room": {"timeline": {"limit": 3, "types": ["m.room.message"]}}});
+            let path = format!("/_matrix/client/v3/user/{user}/filter");
+            let stored = phone
+                .try_raw(Method::POST, &path, Some(&filter))
+                .await?
+                .must()?;
+            let id = stored["filter_id"].as_str().ok_or_else(|| {
+                Failure::product("name a stored filter").last_seen(stored.to_string())
+            })?;
+            let read = desk
+                .try_raw(Method::GET, &format!("{path}/{}", encoded(id)), None)
+                .await?
+                .must()?;
+            let timeline = &read["room"]["timeline"];
+            product(
+                timeline["limit"] == 3 && timeline["types"] == json!(["m.room.message"]),
+                "read the filter back",
+                format!("{read}"),
+            )
+        })
 }
 
 /// A5. A profile is its owner's to change and everybody's to read, and rooms are told of the change.
 /// Client-Server API, "Profiles".
 #[test]
 fn a_profile_is_changed_by_its_owner_alone_and_told_to_rooms() -> Outcome {
-    claim().holds(async |scene| {
-        let (alice, bob) = (scene.cast("alice").await?, scene.cast("bob").await?);
-        let garden = alice
-            .create_room(harness::client::NewRoom::from("garden").invite(bob.user_id()))
-            .await?;
-        bob.join(&garden).await?;
-        let mut listener = bob.listen().await?;
-        alice.set_display_name("Alice in the garden").await?;
-        let seen = bob.profile(alice.user_id()).await?;
-        product(
-            seen.display_name.as_deref() == Some("Alice in the garden"),
-            "show the new name",
-            format!("{seen:?}"),
-        )?;
-        listener
-            .until(
-                "bob is told of the name in the room",
-                scene.soon(),
-                |seen| {
-                    let member = seen
-                        .room(&garden)
-                        .and_then(|room| room.state("m.room.member", alice.user_id().as_str()));
-                    match member.map(|member| &member.content["displayname"]) {
-                        Some(name) if name == "Alice in the garden" => ProbeState::Ready(()),
-                        name => ProbeState::NotYet(format!("{name:?}")),
-                    }
-                },
-            )
-            .await?;
-        let path = format!(
-            "/_matrix/client/v3/profile/{}/displayname",
-            encoded(alice.user_id().as_str())
-        );
-        let taken = bob
-            .try_raw(Method::PUT, &path, Some(&json!({"displayname": "Mallory"})))
-            .await?;
-        let name = bob.profile(alice.user_id()).await?.display_name;
-        product(
-            name.as_deref() == Some("Alice in the garden"),
-            "leave a name to its owner",
-            format!("{name:?}, answered {}", taken.status),
-        )?;
-        Ok(())
-    })
+    claim()
+        .notices(&[Mutant::ForgetsWhatIsStored])
+        .holds(async |scene| {
+            let (alice, bob) = (scene.cast("alice").await?, scene.cast("bob").await?);
+            let garden = alice
+                .create_room(harness::client::NewRoom::from("garden").invite(bob.user_id()))
+                .await?;
+            bob.join(&garden).await?;
+            let mut listener = bob.listen().await?;
+            alice.set_display_name("Alice in the garden").await?;
+            let seen = bob.profile(alice.user_id()).await?;
+            product(
+                seen.display_name.as_deref() == Some("Alice in the garden"),
+                "show the new name",
+                format!("{seen:?}"),
+            )?;
+            listener
+                .until(
+                    "bob is told of the name in the room",
+                    scene.soon(),
+                    |seen| {
+                        let member = seen
+                            .room(&garden)
+                            .and_then(|room| room.state("m.room.member", alice.user_id().as_str()));
+                        match member.map(|member| &member.content["displayname"]) {
+                            Some(name) if name == "Alice in the garden" => ProbeState::Ready(()),
+                            name => ProbeState::NotYet(format!("{name:?}")),
+                        }
+                    },
+                )
+                .await?;
+            let path = format!(
+                "/_matrix/client/v3/profile/{}/displayname",
+                encoded(alice.user_id().as_str())
+            );
+            let taken = bob
+                .try_raw(Method::PUT, &path, Some(&json!({"displayname": "Mallory"})))
+                .await?;
+            let name = bob.profile(alice.user_id()).await?.display_name;
+            product(
+                name.as_deref() == Some("Alice in the garden"),
+                "leave a name to its owner",
+                format!("{name:?}, answered {}", taken.status),
+            )?;
+            Ok(())
+        })
 }
 
 /// A5. Who names another user in the path is refused, and not taken to have meant himself.

@@ -458,30 +458,32 @@ fn history_visibility_holds_for_pages_single_events_and_their_context() -> Outco
 /// Client-Server API, "Room History Visibility".
 #[test]
 fn who_left_reads_nothing_of_what_is_said_afterwards() -> Outcome {
-    claim().holds(async |scene| {
-        let (alice, bob) = (scene.cast("alice").await?, scene.cast("bob").await?);
-        let garden = alice
-            .create_room(NewRoom::from("garden").invite(bob.user_id()))
-            .await?;
-        bob.join(&garden).await?;
-        let before = alice.say(&garden, "ours").await?;
-        bob.sees(&garden, &before).await?;
-        bob.leave(&garden).await?;
-        let theirs = scene.unique("theirs");
-        let after = alice.say(&garden, &theirs).await?;
-        for answer in ways_to_read(&bob, &garden, &after).await? {
-            let told = match &answer.outcome {
-                Ok(body) => body.to_string(),
-                Err(refusal) => String::from_utf8_lossy(&refusal.body).into_owned(),
-            };
-            product(
-                !told.contains(&theirs),
-                "hide what was said after bob left",
-                format!("{}: {told}", answer.asked.request),
-            )?;
-        }
-        Ok(())
-    })
+    claim()
+        .notices(&[Mutant::KeepsWhoLeft])
+        .holds(async |scene| {
+            let (alice, bob) = (scene.cast("alice").await?, scene.cast("bob").await?);
+            let garden = alice
+                .create_room(NewRoom::from("garden").invite(bob.user_id()))
+                .await?;
+            bob.join(&garden).await?;
+            let before = alice.say(&garden, "ours").await?;
+            bob.sees(&garden, &before).await?;
+            bob.leave(&garden).await?;
+            let theirs = scene.unique("theirs");
+            let after = alice.say(&garden, &theirs).await?;
+            for answer in ways_to_read(&bob, &garden, &after).await? {
+                let told = match &answer.outcome {
+                    Ok(body) => body.to_string(),
+                    Err(refusal) => String::from_utf8_lossy(&refusal.body).into_owned(),
+                };
+                product(
+                    !told.contains(&theirs),
+                    "hide what was said after bob left",
+                    format!("{}: {told}", answer.asked.request),
+                )?;
+            }
+            Ok(())
+        })
 }
 
 /// B5. What was said while he was there is not taken from him when he leaves.
@@ -609,35 +611,38 @@ fn a_redaction_strips_the_content_for_everybody() -> Outcome {
 /// B6. Also on the partner's server, which had the content already. Server-Server API; Client-Server API, "Redactions".
 #[test]
 fn a_redaction_strips_the_content_on_the_partners_server_too() -> Outcome {
-    claim().at_home_only().holds(async |scene| {
-        let (alice, abroad) = (scene.cast("alice").await?, scene.abroad());
-        let charlie = abroad.cast("charlie").await?;
-        let garden = alice
-            .create_room(NewRoom::from("garden").invite(charlie.user_id()))
-            .await?;
-        charlie
-            .join_via(garden.as_str(), &[alice.user_id().server_name().to_owned()])
-            .await?;
-        let regret = scene.unique("regret");
-        let said = alice.say(&garden, &regret).await?;
-        let seen = charlie.sees(&garden, &said).await?;
-        product(
-            seen.body() == Some(&regret),
-            "federate the message",
-            format!("{seen:?}"),
-        )?;
-        let redaction = alice.redact(&garden, &said, "a slip").await?;
-        charlie.sees(&garden, &redaction).await?;
-        for answer in ways_to_read(&charlie, &garden, &said).await? {
-            let told = format!("{:?}", answer.outcome);
+    claim()
+        .notices(&[Mutant::IgnoresRedactions])
+        .at_home_only()
+        .holds(async |scene| {
+            let (alice, abroad) = (scene.cast("alice").await?, scene.abroad());
+            let charlie = abroad.cast("charlie").await?;
+            let garden = alice
+                .create_room(NewRoom::from("garden").invite(charlie.user_id()))
+                .await?;
+            charlie
+                .join_via(garden.as_str(), &[alice.user_id().server_name().to_owned()])
+                .await?;
+            let regret = scene.unique("regret");
+            let said = alice.say(&garden, &regret).await?;
+            let seen = charlie.sees(&garden, &said).await?;
             product(
-                answer.accepted() && !told.contains(&regret),
-                "strip the content abroad",
-                format!("{}: {told}", answer.asked.request),
+                seen.body() == Some(&regret),
+                "federate the message",
+                format!("{seen:?}"),
             )?;
-        }
-        Ok(())
-    })
+            let redaction = alice.redact(&garden, &said, "a slip").await?;
+            charlie.sees(&garden, &redaction).await?;
+            for answer in ways_to_read(&charlie, &garden, &said).await? {
+                let told = format!("{:?}", answer.outcome);
+                product(
+                    answer.accepted() && !told.contains(&regret),
+                    "strip the content abroad",
+                    format!("{}: {told}", answer.asked.request),
+                )?;
+            }
+            Ok(())
+        })
 }
 
 fn alias(scene: &harness::commons::Scene<'_>, word: &str) -> Result<OwnedRoomAliasId> {
@@ -703,51 +708,53 @@ fn an_alias_belongs_to_who_made_it() -> Outcome {
 /// Client-Server API, "m.room.canonical_alias"; "Sending events to a room", `M_BAD_ALIAS`.
 #[test]
 fn a_canonical_alias_leads_to_its_room() -> Outcome {
-    claim().holds(async |scene| {
-        let alice = scene.cast("alice").await?;
-        let (garden, shed) = (
-            alice.create_room("garden").await?,
-            alice.create_room("shed").await?,
-        );
-        let (ours, other, none) = (
-            alias(scene, "ours")?,
-            alias(scene, "other")?,
-            alias(scene, "none")?,
-        );
-        alice.add_alias(&garden, &ours).await?;
-        alice.add_alias(&shed, &other).await?;
-        alice
-            .send_state(
-                &garden,
-                "m.room.canonical_alias",
-                "",
-                &json!({"alias": ours}),
-            )
-            .await?;
-        for bad in [&other, &none] {
-            for content in [
-                json!({"alias": bad}),
-                json!({"alias": ours, "alt_aliases": [bad]}),
-            ] {
-                let answer = alice
-                    .try_send_state(&garden, "m.room.canonical_alias", "", &content)
-                    .await?;
-                product(
-                    !answer.accepted(),
-                    &format!("refuse the canonical alias {content}"),
-                    format!("accepted with {}", answer.status),
-                )?;
+    claim()
+        .notices(&[Mutant::ForgivesForbidden])
+        .holds(async |scene| {
+            let alice = scene.cast("alice").await?;
+            let (garden, shed) = (
+                alice.create_room("garden").await?,
+                alice.create_room("shed").await?,
+            );
+            let (ours, other, none) = (
+                alias(scene, "ours")?,
+                alias(scene, "other")?,
+                alias(scene, "none")?,
+            );
+            alice.add_alias(&garden, &ours).await?;
+            alice.add_alias(&shed, &other).await?;
+            alice
+                .send_state(
+                    &garden,
+                    "m.room.canonical_alias",
+                    "",
+                    &json!({"alias": ours}),
+                )
+                .await?;
+            for bad in [&other, &none] {
+                for content in [
+                    json!({"alias": bad}),
+                    json!({"alias": ours, "alt_aliases": [bad]}),
+                ] {
+                    let answer = alice
+                        .try_send_state(&garden, "m.room.canonical_alias", "", &content)
+                        .await?;
+                    product(
+                        !answer.accepted(),
+                        &format!("refuse the canonical alias {content}"),
+                        format!("accepted with {}", answer.status),
+                    )?;
+                }
             }
-        }
-        let state = alice.room_state(&garden).await?;
-        let set = state
-            .iter()
-            .find(|event| event.kind == "m.room.canonical_alias")
-            .map(|event| event.content["alias"].clone());
-        product(
-            set == Some(json!(ours)),
-            "keep the good alias",
-            format!("{set:?}"),
-        )
-    })
+            let state = alice.room_state(&garden).await?;
+            let set = state
+                .iter()
+                .find(|event| event.kind == "m.room.canonical_alias")
+                .map(|event| event.content["alias"].clone());
+            product(
+                set == Some(json!(ours)),
+                "keep the good alias",
+                format!("{set:?}"),
+            )
+        })
 }

@@ -161,31 +161,34 @@ fn media_is_refused_without_a_token_on_new_and_old_endpoints() -> Outcome {
 /// that the media is there is shown by alice, who has a token. Client-Server API, "Content repository".
 #[test]
 fn the_legacy_endpoint_fetches_nothing_from_elsewhere() -> Outcome {
-    claim().at_home_only().holds(async |scene| {
-        let alice = scene.cast("alice").await?;
-        let charlie = scene.abroad().cast("charlie").await?;
-        let uri = charlie
-            .upload(media::ROSE.bytes, media::ROSE.content_type)
-            .await?;
-        let path = format!("/_matrix/media/v3/download/{}", place(&uri)?);
-        for query in [
-            "",
-            "?allow_remote=true",
-            "?allow_remote=true&allow_redirect=true",
-        ] {
-            let reply = scene
-                .ask(Method::GET, &format!("{path}{query}"))
-                .reply()
+    claim()
+        .notices(&[Mutant::FindsEverything])
+        .at_home_only()
+        .holds(async |scene| {
+            let alice = scene.cast("alice").await?;
+            let charlie = scene.abroad().cast("charlie").await?;
+            let uri = charlie
+                .upload(media::ROSE.bytes, media::ROSE.content_type)
                 .await?;
-            product(
-                reply.is(404, "M_NOT_FOUND"),
-                "fetch nothing for nobody",
-                format!("{}: {}", reply.asked, reply.told()),
-            )?;
-        }
-        alice.downloads(&uri, media::ROSE.bytes).await?;
-        Ok(())
-    })
+            let path = format!("/_matrix/media/v3/download/{}", place(&uri)?);
+            for query in [
+                "",
+                "?allow_remote=true",
+                "?allow_remote=true&allow_redirect=true",
+            ] {
+                let reply = scene
+                    .ask(Method::GET, &format!("{path}{query}"))
+                    .reply()
+                    .await?;
+                product(
+                    reply.is(404, "M_NOT_FOUND"),
+                    "fetch nothing for nobody",
+                    format!("{}: {}", reply.asked, reply.told()),
+                )?;
+            }
+            alice.downloads(&uri, media::ROSE.bytes).await?;
+            Ok(())
+        })
 }
 
 /// D4. What clients are told is what is enforced, to the byte: a file of the advertised size is taken, one byte more is
@@ -194,6 +197,7 @@ fn the_legacy_endpoint_fetches_nothing_from_elsewhere() -> Outcome {
 #[test]
 fn the_advertised_size_is_taken_and_one_byte_more_is_too_large() -> Outcome {
     claim()
+        .notices(&[Mutant::TakesAnything, Mutant::TruncatesMedia])
         .at_home_only()
         .flawed(&[&known::OVERSIZE_DIRECT])
         .differs(OVERSIZE_DIFFERS)
@@ -259,64 +263,66 @@ const OVERSIZE_DIFFERS: &[(&str, &str)] = &[
 /// Client-Server API, "POST /_matrix/media/v3/upload", `filename`; RFC 6266.
 #[test]
 fn a_strange_file_name_breaks_no_header() -> Outcome {
-    claim().holds(async |scene| {
-        let alice = scene.cast("alice").await?;
-        for name in [
-            "a b.txt",
-            "rose \"the best\".png",
-            "räubärä.txt",
-            "x\r\nset-cookie: a=b.txt",
-            ";filename=evil.exe",
-        ] {
-            let upload = scene
-                .ask(
-                    Method::POST,
-                    &format!("/_matrix/media/v3/upload?filename={}", encoded(name)),
-                )
-                .bearer("alice", &alice.session().access_token)
-                .body("text/plain", "strange")
-                .reply()
-                .await?;
-            // A name may be refused; taken, it must do no harm.
-            if upload.status.is_client_error() {
-                continue;
+    claim()
+        .notices(&[Mutant::TellsNamesAsGiven])
+        .holds(async |scene| {
+            let alice = scene.cast("alice").await?;
+            for name in [
+                "a b.txt",
+                "rose \"the best\".png",
+                "räubärä.txt",
+                "x\r\nset-cookie: a=b.txt",
+                ";filename=evil.exe",
+            ] {
+                let upload = scene
+                    .ask(
+                        Method::POST,
+                        &format!("/_matrix/media/v3/upload?filename={}", encoded(name)),
+                    )
+                    .bearer("alice", &alice.session().access_token)
+                    .body("text/plain", "strange")
+                    .reply()
+                    .await?;
+                // A name may be refused; taken, it must do no harm.
+                if upload.status.is_client_error() {
+                    continue;
+                }
+                let uri = upload.json()["content_uri"]
+                    .as_str()
+                    .map(OwnedMxcUri::from)
+                    .ok_or_else(|| {
+                        Failure::product("take the file or refuse it").last_seen(upload.told())
+                    })?;
+                let reply = scene
+                    .ask(
+                        Method::GET,
+                        &format!("/_matrix/client/v1/media/download/{}", place(&uri)?),
+                    )
+                    .bearer("alice", &alice.session().access_token)
+                    .reply()
+                    .await?;
+                let how = reply
+                    .headers
+                    .get("content-disposition")
+                    .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+                    .unwrap_or_default();
+                product(
+                    reply.status == 200
+                        && reply.body == "strange"
+                        && reply.headers.get("set-cookie").is_none(),
+                    &format!("give {name:?} back without harm"),
+                    format!("{} {how}", reply.told()),
+                )?;
+                product(
+                    !how.contains(";filename=evil") || how.contains("\";filename=evil"),
+                    "let no name add a parameter",
+                    how,
+                )?;
             }
-            let uri = upload.json()["content_uri"]
-                .as_str()
-                .map(OwnedMxcUri::from)
-                .ok_or_else(|| {
-                    Failure::product("take the file or refuse it").last_seen(upload.told())
-                })?;
-            let reply = scene
-                .ask(
-                    Method::GET,
-                    &format!("/_matrix/client/v1/media/download/{}", place(&uri)?),
-                )
-                .bearer("alice", &alice.session().access_token)
-                .reply()
-                .await?;
-            let how = reply
-                .headers
-                .get("content-disposition")
-                .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
-                .unwrap_or_default();
-            product(
-                reply.status == 200
-                    && reply.body == "strange"
-                    && reply.headers.get("set-cookie").is_none(),
-                &format!("give {name:?} back without harm"),
-                format!("{} {how}", reply.told()),
-            )?;
-            product(
-                !how.contains(";filename=evil") || how.contains("\";filename=evil"),
-                "let no name add a parameter",
-                how,
-            )?;
-        }
-        alice
-            .try_raw(Method::GET, "/_matrix/client/v3/account/whoami", None)
-            .await?
-            .must()?;
-        Ok(())
-    })
+            alice
+                .try_raw(Method::GET, "/_matrix/client/v3/account/whoami", None)
+                .await?
+                .must()?;
+            Ok(())
+        })
 }

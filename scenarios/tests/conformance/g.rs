@@ -1,5 +1,6 @@
 //! G: refusals.
 
+use harness::client::Limits;
 use harness::commons::{Scene, claim};
 use harness::entrance::Entrance;
 use harness::faulty::Mutant;
@@ -553,6 +554,7 @@ fn only_administrators_command_the_server_and_only_in_their_room() -> Outcome {
 #[test]
 fn the_proxy_exposes_no_path_of_administration() -> Outcome {
     claim()
+        .notices(&[Mutant::FindsEverything])
         .at_home_only()
         .by(&[Entrance::Http1, Entrance::Http2])
         .holds(async |scene| {
@@ -601,21 +603,23 @@ fn the_proxy_exposes_no_path_of_administration() -> Outcome {
 /// Client-Server API, "Size limits", `M_TOO_LARGE`.
 #[test]
 fn an_event_beyond_64_kib_is_too_large_and_the_room_goes_on() -> Outcome {
-    claim().holds(async |scene| {
-        let alice = scene.cast("alice").await?;
-        let garden = alice.create_room("garden").await?;
-        let below = alice.try_say(&garden, &"x".repeat(60_000)).await?;
-        product(
-            below.accepted(),
-            "take an event of 60 000 bytes",
-            format!("{:?}", below.outcome),
-        )?;
-        let beyond = alice.try_say(&garden, &"x".repeat(70_000)).await?;
-        let outcome = beyond.must_be_refused(413, "M_TOO_LARGE");
-        alice.say(&garden, "going on").await?;
-        outcome?;
-        Ok(())
-    })
+    claim()
+        .notices(&[Mutant::TakesAnything])
+        .holds(async |scene| {
+            let alice = scene.cast("alice").await?;
+            let garden = alice.create_room("garden").await?;
+            let below = alice.try_say(&garden, &"x".repeat(60_000)).await?;
+            product(
+                below.accepted(),
+                "take an event of 60 000 bytes",
+                format!("{:?}", below.outcome),
+            )?;
+            let beyond = alice.try_say(&garden, &"x".repeat(70_000)).await?;
+            let outcome = beyond.must_be_refused(413, "M_TOO_LARGE");
+            alice.say(&garden, "going on").await?;
+            outcome?;
+            Ok(())
+        })
 }
 
 /// More than the kit lets through, by one byte.
@@ -626,6 +630,7 @@ const TOO_LARGE: usize = 20_000_001;
 #[test]
 fn a_body_that_announces_too_much_is_too_large_on_any_endpoint() -> Outcome {
     claim()
+        .notices(&[Mutant::TakesAnything])
         .at_home_only()
         .flawed(&[&known::OVERSIZE_DIRECT])
         .differs(OVERSIZE_DIFFERS)
@@ -717,17 +722,19 @@ fn deep() -> [String; 2] {
 /// Client-Server API, "Standard error response".
 #[test]
 fn json_that_is_nested_very_deeply_gets_nowhere_and_the_room_goes_on() -> Outcome {
-    claim().holds(async |scene| {
-        for body in deep() {
-            let reply = sends(scene, body.into()).await?;
-            product(
-                !reply.status.is_success(),
-                "take no JSON that is nested ten thousand deep",
-                reply.told(),
-            )?;
-        }
-        Ok(())
-    })
+    claim()
+        .notices(&[Mutant::TakesAnything])
+        .holds(async |scene| {
+            for body in deep() {
+                let reply = sends(scene, body.into()).await?;
+                product(
+                    !reply.status.is_success(),
+                    "take no JSON that is nested ten thousand deep",
+                    reply.told(),
+                )?;
+            }
+            Ok(())
+        })
 }
 
 /// G5. It is refused as what it is, with a code that a client understands.
@@ -747,7 +754,7 @@ fn json_that_is_nested_very_deeply_is_refused_cleanly() -> Outcome {
 /// G5. Fifty clients that announce a body and do not send it hold nobody up. Caddyfile, `reverse_proxy`.
 #[test]
 fn bodies_that_never_come_hold_nobody_up() -> Outcome {
-    claim().by(&[Entrance::Direct, Entrance::Http1]).holds(async |scene| {
+    claim().notices(&[Mutant::SharesOneConnection]).by(&[Entrance::Direct, Entrance::Http1]).holds(async |scene| {
         let alice = scene.cast("alice").await?;
         let to = scene.wire();
         let (host, token) = (scene.host(), alice.session().access_token.clone());
@@ -760,6 +767,7 @@ fn bodies_that_never_come_hold_nobody_up() -> Outcome {
             (0..50).map(open).collect::<Result<Vec<_>>>()
         });
         let wires = slow.await.or_harness(|| "open fifty connections".to_owned())??;
+        let alice = alice.with_limits(Limits { call: scene.soon(), ..Limits::default() });
         let began = Instant::now();
         for _ in 0..5 {
             alice.whoami().await?;
@@ -799,25 +807,27 @@ async fn sends(scene: &Scene<'_>, body: Vec<u8>) -> Result<harness::commons::Rep
 /// G6. What is no JSON gets into no room. Client-Server API, "API Standards".
 #[test]
 fn what_is_no_json_gets_into_no_room() -> Outcome {
-    claim().holds(async |scene| {
-        for body in [
-            "{",
-            "{\"body\":}",
-            "nonsense",
-            "{} {}",
-            "[]",
-            "\"text\"",
-            "null",
-        ] {
-            let reply = sends(scene, body.into()).await?;
-            product(
-                reply.status == 400,
-                &format!("refuse the body `{body}` with 400"),
-                reply.told(),
-            )?;
-        }
-        Ok(())
-    })
+    claim()
+        .notices(&[Mutant::TakesAnything])
+        .holds(async |scene| {
+            for body in [
+                "{",
+                "{\"body\":}",
+                "nonsense",
+                "{} {}",
+                "[]",
+                "\"text\"",
+                "null",
+            ] {
+                let reply = sends(scene, body.into()).await?;
+                product(
+                    reply.status == 400,
+                    &format!("refuse the body `{body}` with 400"),
+                    reply.told(),
+                )?;
+            }
+            Ok(())
+        })
 }
 
 /// G6. And it is said to be none, apart from JSON of another form. Client-Server API, "Common error codes",
@@ -843,18 +853,20 @@ fn what_is_no_json_is_refused_as_such() -> Outcome {
 /// G6. Nor is anything that is not UTF-8. Client-Server API, "API Standards".
 #[test]
 fn a_body_that_is_not_utf8_is_refused() -> Outcome {
-    claim().holds(async |scene| {
-        let reply = sends(
-            scene,
-            b"{\"msgtype\":\"m.text\",\"body\":\"\xff\xfe\"}".to_vec(),
-        )
-        .await?;
-        product(
-            reply.status == 400,
-            "refuse with 400 what is not UTF-8",
-            reply.told(),
-        )
-    })
+    claim()
+        .notices(&[Mutant::TakesAnything])
+        .holds(async |scene| {
+            let reply = sends(
+                scene,
+                b"{\"msgtype\":\"m.text\",\"body\":\"\xff\xfe\"}".to_vec(),
+            )
+            .await?;
+            product(
+                reply.status == 400,
+                "refuse with 400 what is not UTF-8",
+                reply.told(),
+            )
+        })
 }
 
 /// G6. No number that canonical JSON cannot hold gets into an event, where other servers would compute another hash of
@@ -911,96 +923,100 @@ fn the_largest_integers_come_back_to_the_digit() -> Outcome {
 /// the two, the same for all. Appendices, "Canonical JSON"; RFC 8259, section 4.
 #[test]
 fn a_key_that_stands_twice_has_one_meaning_for_everybody() -> Outcome {
-    claim().holds(async |scene| {
-        let (alice, bob) = (scene.cast("alice").await?, scene.cast("bob").await?);
-        let garden = alice
-            .create_room(harness::client::NewRoom::from("garden").invite(bob.user_id()))
-            .await?;
-        bob.join(&garden).await?;
-        let send = format!(
-            "/_matrix/client/v3/rooms/{}/send/m.room.message/{}",
-            encoded(garden.as_str()),
-            alice.next_txn()
-        );
-        let reply = scene
-            .ask(Method::PUT, &send)
-            .bearer("alice", &alice.session().access_token)
-            .body(
-                "application/json",
-                r#"{"msgtype":"m.text","body":"first","body":"second"}"#,
-            )
-            .reply()
-            .await?;
-        if reply.status == 400 {
-            return Ok(());
-        }
-        let event = reply.json()["event_id"]
-            .as_str()
-            .map(ruma::OwnedEventId::try_from);
-        let Some(Ok(event)) = event else {
-            return Err(
-                Failure::product("refuse a doubled key with 400, or take it")
-                    .last_seen(reply.told()),
-            );
-        };
-        let mut bodies = Vec::new();
-        for who in [&alice, &bob] {
-            // As it came over the wire: a doubled key must not have survived.
-            let path = format!(
-                "/_matrix/client/v3/rooms/{}/event/{}",
+    claim()
+        .notices(&[Mutant::DoublesKeys])
+        .holds(async |scene| {
+            let (alice, bob) = (scene.cast("alice").await?, scene.cast("bob").await?);
+            let garden = alice
+                .create_room(harness::client::NewRoom::from("garden").invite(bob.user_id()))
+                .await?;
+            bob.join(&garden).await?;
+            let send = format!(
+                "/_matrix/client/v3/rooms/{}/send/m.room.message/{}",
                 encoded(garden.as_str()),
-                encoded(event.as_str())
+                alice.next_txn()
             );
             let reply = scene
-                .ask(Method::GET, &path)
-                .bearer("reader", &who.session().access_token)
+                .ask(Method::PUT, &send)
+                .bearer("alice", &alice.session().access_token)
+                .body(
+                    "application/json",
+                    r#"{"msgtype":"m.text","body":"first","body":"second"}"#,
+                )
                 .reply()
                 .await?;
-            let text = String::from_utf8_lossy(&reply.body).into_owned();
+            if reply.status == 400 {
+                return Ok(());
+            }
+            let event = reply.json()["event_id"]
+                .as_str()
+                .map(ruma::OwnedEventId::try_from);
+            let Some(Ok(event)) = event else {
+                return Err(
+                    Failure::product("refuse a doubled key with 400, or take it")
+                        .last_seen(reply.told()),
+                );
+            };
+            let mut bodies = Vec::new();
+            for who in [&alice, &bob] {
+                // As it came over the wire: a doubled key must not have survived.
+                let path = format!(
+                    "/_matrix/client/v3/rooms/{}/event/{}",
+                    encoded(garden.as_str()),
+                    encoded(event.as_str())
+                );
+                let reply = scene
+                    .ask(Method::GET, &path)
+                    .bearer("reader", &who.session().access_token)
+                    .reply()
+                    .await?;
+                let text = String::from_utf8_lossy(&reply.body).into_owned();
+                product(
+                    text.matches("\"body\"").count() == 1,
+                    "let one of the two survive",
+                    &text,
+                )?;
+                bodies.push(reply.json()["content"]["body"].clone());
+            }
             product(
-                text.matches("\"body\"").count() == 1,
-                "let one of the two survive",
-                &text,
-            )?;
-            bodies.push(reply.json()["content"]["body"].clone());
-        }
-        product(
-            bodies[0] == bodies[1],
-            "tell everybody the same",
-            format!("{bodies:?}"),
-        )
-    })
+                bodies[0] == bodies[1],
+                "tell everybody the same",
+                format!("{bodies:?}"),
+            )
+        })
 }
 
 /// G9. Two `Authorization` headers are refused, or the first one counts; the proxy neither merges, drops nor reorders
 /// them. RFC 9110, section 11.6.2.
 #[test]
 fn of_two_authorization_headers_none_is_smuggled_past_the_other() -> Outcome {
-    claim().holds(async |scene| {
-        let (alice, bob) = (scene.cast("alice").await?, scene.cast("bob").await?);
-        let tokens = [&alice, &bob].map(|who| who.session().access_token.clone());
-        for (first, second) in [
-            (&tokens[0], tokens[1].as_str()),
-            (&tokens[0], "garbage"),
-            (&"garbage".to_owned(), tokens[1].as_str()),
-        ] {
-            let reply = scene
-                .ask(Method::GET, "/_matrix/client/v3/account/whoami")
-                .bearer("both", first)
-                .header("authorization", &format!("Bearer {second}"))
-                .reply()
-                .await?;
-            let user = reply.json()["user_id"].as_str().map(str::to_owned);
-            let first_counts =
-                first == &tokens[0] && user.as_deref() == Some(alice.user_id().as_str());
-            product(
-                reply.status.is_client_error() || first_counts,
-                "let the first header count, or none",
-                reply.told(),
-            )?;
-        }
-        Ok(())
-    })
+    claim()
+        .notices(&[Mutant::PrefersTheLastToken])
+        .holds(async |scene| {
+            let (alice, bob) = (scene.cast("alice").await?, scene.cast("bob").await?);
+            let tokens = [&alice, &bob].map(|who| who.session().access_token.clone());
+            for (first, second) in [
+                (&tokens[0], tokens[1].as_str()),
+                (&tokens[0], "garbage"),
+                (&"garbage".to_owned(), tokens[1].as_str()),
+            ] {
+                let reply = scene
+                    .ask(Method::GET, "/_matrix/client/v3/account/whoami")
+                    .bearer("both", first)
+                    .header("authorization", &format!("Bearer {second}"))
+                    .reply()
+                    .await?;
+                let user = reply.json()["user_id"].as_str().map(str::to_owned);
+                let first_counts =
+                    first == &tokens[0] && user.as_deref() == Some(alice.user_id().as_str());
+                product(
+                    reply.status.is_client_error() || first_counts,
+                    "let the first header count, or none",
+                    reply.told(),
+                )?;
+            }
+            Ok(())
+        })
 }
 
 /// G9. A state key may hold anything: what is escaped in the path arrives as it was meant, whatever it looks like to a
@@ -1051,6 +1067,7 @@ fn escaped_slashes_dots_and_percent_signs_arrive_as_they_were_meant() -> Outcome
 #[test]
 fn a_path_that_is_not_tidy_leads_nowhere() -> Outcome {
     claim()
+        .notices(&[Mutant::TidiesPaths])
         .by(&[Entrance::Direct, Entrance::Http1])
         .at_home_only()
         .differs(UNTIDY)
@@ -1090,9 +1107,10 @@ const UNTIDY: &[(&str, &str)] = &[];
 /// way by proxy and server, and whoever asks meanwhile gets their own answers. RFC 9112, section 6.1.
 #[test]
 fn a_request_with_two_lengths_smuggles_nothing() -> Outcome {
-    claim().by(&[Entrance::Direct, Entrance::Http1]).holds(async |scene| {
+    claim().notices(&[Mutant::SharesOneConnection]).by(&[Entrance::Direct, Entrance::Http1]).holds(async |scene| {
         let (alice, bob) = (scene.cast("alice").await?, scene.cast("bob").await?);
         let garden = bob.create_room("garden").await?;
+        let bob = bob.with_limits(Limits { call: scene.soon(), ..Limits::default() });
         let host = scene.host();
         let smuggled = scene.unique("smuggled");
         let inner = format!(
@@ -1135,6 +1153,7 @@ fn a_request_with_two_lengths_smuggles_nothing() -> Outcome {
 #[test]
 fn a_forged_forwarded_address_is_not_believed() -> Outcome {
     claim()
+        .notices(&[Mutant::BelievesForwarded])
         .by(&[Entrance::Http1, Entrance::Http2])
         .holds(async |scene| {
             let alice = scene.cast("alice").await?;
