@@ -11,6 +11,7 @@ use crate::authority;
 use crate::client::{Client, Exchange, Line, Log};
 use crate::differential;
 use crate::entrance::Entrance;
+use crate::examine;
 use crate::failure::{Failure, OrBlame, Result};
 use crate::faulty::{Faulty, Mutant};
 use crate::homeserver::{Server, find_conduit};
@@ -30,7 +31,7 @@ use reqwest::{Method, StatusCode, header::HeaderMap};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Where charlie lives.
 pub const ABROAD: &str = "vale.test";
@@ -204,7 +205,7 @@ impl Put {
         body: &impl AsyncFn(&Scene<'_>) -> Result<()>,
         course: &mut Course,
     ) {
-        let began = Instant::now();
+        let (began, since) = (Instant::now(), SystemTime::now());
         let limit = Duration::from_secs(120);
         let mut outcome = match tokio::time::timeout(limit, caught(body(scene))).await {
             Ok(outcome) => outcome,
@@ -233,6 +234,10 @@ impl Put {
         if course.to_kill && outcome.is_ok() && !flawed {
             course.to_kill = false;
             outcome = self.kill(scene, body, &mut kills).await;
+        }
+        if let Err(failure) = outcome {
+            let troubles = examine::look(&scene.commons.world, since).await;
+            outcome = Err(examine::explain(failure, &troubles, &[]));
         }
         let verdict = match &outcome {
             Ok(()) if flawed => Verdict::Fail,

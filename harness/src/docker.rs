@@ -319,6 +319,18 @@ impl Docker {
         Ok(())
     }
 
+    /// Whether a container is there and runs.
+    pub async fn runs(&self, container: &str) -> Result<bool> {
+        let options = None::<bollard::query_parameters::InspectContainerOptions>;
+        match self.api.inspect_container(container, options).await {
+            Ok(seen) => Ok(seen.state.and_then(|state| state.running) == Some(true)),
+            Err(bollard::errors::Error::DockerResponseServerError {
+                status_code: 404, ..
+            }) => Ok(false),
+            Err(error) => Err(error).or_environment(|| format!("look at `{}`", short(container))),
+        }
+    }
+
     /// Removes these containers, and says how many there were.
     pub async fn remove_containers(&self, ids: &[String]) -> Result<usize> {
         let removals = ids.iter().map(|id| {

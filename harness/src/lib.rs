@@ -7,7 +7,7 @@
 //! until a [`site`] serves; [`client`]s talk to it, a [`fingerprint`] says what they would miss; [`rehearse`] puts the
 //! claims in their order, [`scenario`] frames one claim, in a world of its own or as one of several that have
 //! [`accounts`] of their own in a [`shared`] one; [`commons`] has those that are put by every [`entrance`], which must not
-//! differ ([`differential`]); what is [`known`] to be wrong must be wrong in just that way; and [`report`] says what came
+//! differ ([`differential`]); after a failure they [`examine`] the machines; what is [`known`] to be wrong must be wrong in just that way; and [`report`] says what came
 //! of them.
 
 pub mod accounts;
@@ -18,6 +18,7 @@ pub mod differential;
 pub mod docker;
 pub mod docs;
 pub mod entrance;
+pub mod examine;
 pub mod failure;
 pub mod faulty;
 pub mod fingerprint;

@@ -579,6 +579,18 @@ mod tests {
                 put(moon, "conduit", Entrance::Http2, Verdict::Pass),
                 known(put(moon, "conduit", Entrance::Direct, Verdict::Fail)),
                 put("the sun is up", "synapse", Entrance::Http2, Verdict::Pass),
+                known(put(
+                    "others see it",
+                    "conduit",
+                    Entrance::Federation,
+                    Verdict::Fail,
+                )),
+                put(
+                    "others see it",
+                    "synapse",
+                    Entrance::Federation,
+                    Verdict::Pass,
+                ),
                 Claim::new("not put by any way"),
             ],
             ..Report::default()
@@ -587,9 +599,12 @@ mod tests {
             report.table(),
             "                ┌ conduit 1, direct\n\
              \u{20}               │    ┌ conduit 1, Caddy HTTP/2\n\
-             \u{20}               │    │    ┌ synapse 1, Caddy HTTP/2\n\
-             the moon is up  FLAW PASS -    too-dark\n\
-             the sun is up   -    -    PASS\n"
+             \u{20}               │    │    ┌ conduit 1, federation\n\
+             \u{20}               │    │    │    ┌ synapse 1, Caddy HTTP/2\n\
+             \u{20}               │    │    │    │    ┌ synapse 1, federation\n\
+             others see it   -    -    FLAW -    PASS too-dark\n\
+             the moon is up  FLAW PASS -    -    -    too-dark\n\
+             the sun is up   -    -    -    PASS -\n"
         );
     }
 

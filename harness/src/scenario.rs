@@ -2,6 +2,7 @@
 //! notes on which server the claim was proved.
 
 use crate::entrance::Entrance;
+use crate::examine::{self, Cause, Trouble};
 use crate::failure::{Failure, OrBlame, Result};
 use crate::homeserver::{Binary, Server, find_conduit};
 use crate::known::Known;
@@ -15,7 +16,7 @@ use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 use tokio::sync::OnceCell;
 
 /// What a scenario hands to the test runner.
@@ -50,7 +51,14 @@ pub struct Stage {
     server: Mutex<Option<Server>>,
     /// Why nothing was observed.
     unproved: Mutex<Option<String>>,
+    /// What is broken on purpose, and so explains no failure.
+    on_purpose: Mutex<Vec<Cause>>,
+    /// Who knows, besides the machines themselves, what was wrong.
+    witnesses: Mutex<Vec<Witness>>,
+    noted: bool,
 }
+
+type Witness = Box<dyn Fn() -> Option<Trouble> + Send>;
 
 /// Judges what a claim came to with a fault planted that it should notice.
 ///
@@ -112,6 +120,16 @@ impl Stage {
         }
     }
 
+    /// The claim is about this trouble: it explains no failure.
+    pub fn on_purpose(&self, cause: Cause) {
+        lock(&self.on_purpose).push(cause);
+    }
+
+    /// Asks this at a failure what was wrong, as [`examine`] asks the machines.
+    pub fn witness(&self, witness: impl Fn() -> Option<Trouble> + Send + 'static) {
+        lock(&self.witnesses).push(Box::new(witness));
+    }
+
     /// Says that nothing is observed: the claim is then unknown, which fails only where a Conduit is required.
     pub fn unproved(&self, why: &str) -> Failure {
         *lock(&self.unproved) = Some(why.to_owned());
@@ -136,6 +154,9 @@ impl Stage {
     /// Notes the server that the claim is put to.
     pub fn put_to(&self, server: &Server) {
         *lock(&self.server) = Some(server.clone());
+        if !self.noted {
+            return;
+        }
         note_begun(&self.name, Some(server), self.entrance);
         if self.entrance.is_some() {
             forget_note(&self.name);
@@ -182,51 +203,81 @@ pub async fn scenario_in<T>(
         .name()
         .unwrap_or("scenario")
         .to_owned();
-    let began = Instant::now();
     note_begun(&name, None, None);
+    let (claim, outcome) = Box::pin(judge(&name, true, world, entrance, body)).await;
+    note_claim(&claim);
+    outcome
+}
+
+/// Puts a claim of another name, and notes it nowhere: to see what it would come to.
+pub async fn tried(name: &str, body: impl AsyncFnOnce(&Stage) -> Result<()>) -> (Claim, Outcome) {
+    let world = async { Ok((World::open(Options::default()).await?, ())) };
+    Box::pin(judge(name, false, world, None, async |stage, ()| {
+        body(stage).await
+    }))
+    .await
+}
+
+async fn judge<T>(
+    name: &str,
+    noted: bool,
+    world: impl Future<Output = Result<(World, T)>>,
+    entrance: Option<Entrance>,
+    body: impl AsyncFnOnce(&Stage, T) -> Result<()>,
+) -> (Claim, Outcome) {
+    let (began, since) = (Instant::now(), SystemTime::now());
     let (world, there) = match caught(world).await {
         Ok(world) => world,
         Err(failure) => {
-            note_claim(&Claim {
+            let claim = Claim {
                 verdict: failure.verdict(),
                 blame: Some(failure.blame),
                 letter: Some(failure.to_string()),
-                ..Claim::new(&name)
-            });
-            return Err(Letter(format!(
-                "could not begin `{name}`\nerror: {failure}"
-            )));
+                ..Claim::new(name)
+            };
+            let letter = Letter(format!("could not begin `{name}`\nerror: {failure}"));
+            return (claim, Err(letter));
         }
     };
     let stage = Stage {
         world,
         flaws: Flaws::default(),
         kills: Mutex::default(),
-        name,
+        name: name.to_owned(),
         entrance,
         server: Mutex::default(),
         unproved: Mutex::default(),
+        on_purpose: Mutex::default(),
+        witnesses: Mutex::default(),
+        noted,
     };
-    let outcome = match caught(body(&stage, there)).await {
+    let mut outcome = match caught(body(&stage, there)).await {
         Ok(()) => nothing_left(&stage.world).await,
         Err(failure) => Err(failure),
     };
-    stage.note(began, outcome.as_ref().err());
-    let Err(failure) = outcome else {
-        return stage
-            .world
-            .close()
-            .await
-            .map(|_| ())
-            .map_err(|failure| Letter(failure.to_string()));
-    };
-    if let Some(why) = &*lock(&stage.unproved)
-        && !requires_conduit()
-    {
-        eprintln!("UNKN  {}: {why}", stage.name);
-        return Ok(());
+    let unproved = lock(&stage.unproved).clone();
+    if let Err(failure) = outcome {
+        outcome = Err(match &unproved {
+            Some(_) => failure,
+            None => Box::pin(stage.explained(failure, since)).await,
+        });
     }
-    Err(Box::pin(stage.letter(began, &failure)).await)
+    let claim = stage.claim(began, outcome.as_ref().err());
+    let failure = match (outcome, unproved) {
+        (Err(_), Some(why)) if !requires_conduit() => {
+            eprintln!("UNKN  {name}: {why}");
+            None
+        }
+        (outcome, _) => outcome.err(),
+    };
+    let outcome = match failure {
+        Some(failure) => Err(Box::pin(stage.letter(began, &failure)).await),
+        None => match stage.world.close().await {
+            Ok(_) => Ok(()),
+            Err(failure) => Err(Letter(failure.to_string())),
+        },
+    };
+    (claim, outcome)
 }
 
 /// A check that crashed has observed nothing: its panic is a failure of ours. Where it happened was said on standard
@@ -305,8 +356,19 @@ impl Stage {
         Letter(letter)
     }
 
-    /// Notes what came of the claim.
-    fn note(&self, began: Instant, failure: Option<&Failure>) {
+    /// What a failure comes to once the machines and the witnesses were asked.
+    async fn explained(&self, failure: Failure, since: SystemTime) -> Failure {
+        let mut troubles: Vec<_> = lock(&self.witnesses)
+            .iter()
+            .filter_map(|witness| witness())
+            .collect();
+        troubles.extend(examine::look(&self.world, since).await);
+        let on_purpose = lock(&self.on_purpose).clone();
+        examine::explain(failure, &troubles, &on_purpose)
+    }
+
+    /// What came of the claim.
+    fn claim(&self, began: Instant, failure: Option<&Failure>) -> Claim {
         let server = lock(&self.server).clone();
         let flaws = lock(&self.flaws.0).clone();
         let unproved = lock(&self.unproved).is_some();
@@ -320,7 +382,7 @@ impl Stage {
         };
         let told = || flaws.values().cloned().collect::<Vec<_>>().join("\n");
         let ids = || flaws.keys().copied().collect::<Vec<_>>().join(", ");
-        note_claim(&Claim {
+        Claim {
             verdict,
             entrance: self.entrance.filter(|_| server.is_some()),
             server,
@@ -332,7 +394,7 @@ impl Stage {
             known: flawed.then(ids),
             kills: lock(&self.kills).clone(),
             ..Claim::new(&self.name)
-        });
+        }
     }
 }
 

@@ -334,6 +334,14 @@ impl World {
         !self.machines().is_empty()
     }
 
+    /// Its machines, the oldest first: server name and container.
+    pub fn hosts(&self) -> Vec<(String, String)> {
+        let machines = self.machines().into_iter();
+        machines
+            .map(|(name, container, _)| (name, container))
+            .collect()
+    }
+
     fn machines(&self) -> Vec<(String, String, Ports)> {
         lock(&self.inner.machines).clone()
     }
@@ -681,8 +689,10 @@ extern "C" fn remove_lasting() {
         _ => eprintln!("the shared world was not removed\nhint: run `cargo fleet clean`"),
     }
     for run in &*lock(&LASTING) {
-        // Only if it is empty: the evidence of a failure stays.
-        let _ = std::fs::remove_dir(run);
+        // Success leaves nothing, failure everything.
+        if !run.join("evidence").exists() {
+            let _ = std::fs::remove_dir_all(run);
+        }
     }
 }
 

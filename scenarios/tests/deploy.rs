@@ -1,6 +1,7 @@
 //! What the deployment kit promises, put to real servers on bare hosts.
 
 use fixtures::media::ROSE;
+use harness::examine::Cause;
 use harness::homeserver::{Binary, Origin};
 use harness::host::{BUNDLE, Needs};
 use harness::rehearse::{self, Fleet, backed_up, not_reborn, registers_nobody, restored, same};
@@ -530,6 +531,7 @@ async fn a_backup_on_a_full_disk_fails_with_a_reason_and_leaves_the_server_runni
         let binary = stage.conduit_or_standin().await?;
         let bundle = tools::bundle(&binary).await?;
         let needs = Needs { bundle: Some(bundle), disk_mib: Some(1800), ..Needs::default() };
+        stage.on_purpose(Cause::Disk);
         let host = stage.world.host_with(HOME, needs).await?;
         let site = stage.world.install(host).await?;
         site.host.shell("dd if=/dev/zero of=/opt/ballast bs=1M status=none || true; truncate -s -4M /opt/ballast").await?;
@@ -674,6 +676,7 @@ async fn an_installation_that_cannot_work_is_refused_and_changes_nothing() -> Ou
     scenario(async |stage| {
         let binary = stage.conduit_or_standin().await?;
         let bundle = tools::bundle(&binary).await?;
+        stage.on_purpose(Cause::Disk);
         let host = stage.world.host_with(HOME, Needs { bundle: Some(bundle), disk_mib: Some(1200), ..Needs::default() }).await?;
         for (why, before, command, named, after) in [
             (

@@ -1,6 +1,7 @@
 //! What `health.sh` sees: each thing that breaks, and nothing that does not.
 
 use harness::Result;
+use harness::examine::Cause;
 use harness::host::{Host, Needs};
 use harness::scenario::{Outcome, Stage, scenario};
 use harness::site::Site;
@@ -93,6 +94,7 @@ async fn watched_site(stage: &Stage) -> Result<(Site, bool)> {
         disk_mib: Some(1800),
         ..Needs::default()
     };
+    stage.on_purpose(Cause::Disk);
     let host = stage.world.host_with(HOME, needs).await?;
     let site = stage.world.install(host).await?;
     let canary = stage.has_conduit().await?;

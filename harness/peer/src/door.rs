@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use harness::authority::Issued;
+use harness::examine::{Cause, Trouble};
 use harness::probe::{self, ProbeState};
 use harness::wire::{Arrival, Wire};
 use harness::world::World;
-use harness::{Failure, OrBlame, Result};
+use harness::{Blame, Failure, OrBlame, Result};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
@@ -290,10 +291,22 @@ impl Reply {
         Self::Now(Answer {
             status: 200,
             headers: vec![("content-type".to_owned(), "application/json".to_owned())],
-            body: Bytes::from_static(b"\x00\xff{\"pdus\": [,"),
+            body: Bytes::from_static(GARBAGE),
         })
     }
+
+    /// Whether it says 200 and then nothing that a Matrix server would say, without being meant to.
+    fn is_rubbish(&self) -> bool {
+        let (Self::Now(answer) | Self::After(_, answer)) = self else {
+            return false;
+        };
+        answer.status == 200
+            && answer.body != GARBAGE
+            && serde_json::from_slice::<Value>(&answer.body).is_err()
+    }
 }
+
+const GARBAGE: &[u8] = b"\x00\xff{\"pdus\": [,";
 
 type Decide = Arc<dyn Fn(&Call) -> Reply + Send + Sync>;
 
@@ -312,6 +325,7 @@ struct Inner {
     rules: Mutex<Vec<Rule>>,
     inspections: Mutex<BTreeMap<String, Inspect>>,
     visits: Mutex<Vec<Visit>>,
+    rubbish: Mutex<Vec<String>>,
     slams: Mutex<bool>,
 }
 
@@ -457,6 +471,20 @@ impl Door {
         Ok(probe::until(what, limit, async || judge(&self.since(mark))).await?)
     }
 
+    /// What was answered with 200 and no JSON, though it was not [`Reply::garbage`]: then the server that we play is wrong, and
+    /// whoever asked it cannot be blamed for what follows.
+    pub fn rubbish(&self) -> Option<Trouble> {
+        let answered = lock(&self.inner.rubbish);
+        (!answered.is_empty()).then(|| Trouble {
+            cause: Cause::Partner,
+            blame: Blame::Harness,
+            what: format!(
+                "answer as a server does: the peer answered with no JSON to\n{}",
+                answered.join("\n")
+            ),
+        })
+    }
+
     /// Forgets what came unexpectedly: for the scenario that provokes it.
     pub fn forget_the_unexpected(&self) {
         lock(&self.inner.visits).retain(|visit| !matches!(visit, Visit::Unexpected(..)));
@@ -509,6 +537,10 @@ impl Inner {
         };
         // What it decides is part of what the visit shows: whoever waits for the visit finds it done.
         let reply = decide(&call);
+        // Documents that stand by themselves are often wrong on purpose.
+        if !call.ask.is_open() && reply.is_rubbish() {
+            lock(&self.rubbish).push(call.to_string());
+        }
         self.note(Visit::Expected(call));
         reply
     }

@@ -218,6 +218,8 @@ async fn on_stage(
 ) -> Result<()> {
     stage.put_to(&home.site.server);
     let cast = Box::pin(Cast::gather(stage, home, None)).await?;
+    let door = cast.door.clone();
+    stage.witness(move || door.rubbish());
     Box::pin(body(stage, &cast)).await?;
     cast.door.nothing_unexpected()?;
     for &mutant in noticed {
@@ -266,6 +268,55 @@ async fn a_request_that_the_peer_did_not_declare_fails_the_scenario() -> Outcome
         demand(
             profile.display_name.as_deref() == Some("Delia"),
             "show the played server's answer",
+            format!("{profile:?}"),
+        )
+    })
+    .await
+}
+
+/// Scenarios at one home cannot see each other: what another one's peer is asked without having declared it does not fail
+/// this one, a name that another one has used is refused, now and later, and when the other one has gone everything of this
+/// one still stands.
+#[tokio::test(flavor = "multi_thread")]
+async fn scenarios_that_share_a_home_cannot_see_each_other() -> Outcome {
+    federation(async |stage, cast| {
+        let other = stage.world.guest().await?;
+        let door = Door::open(&other, 1, &PORTS).await?;
+        let name = format!("{}.test", unique("fen"));
+        let peer = Peer::open(&other, &door, &name, &cast.site).await?;
+        let dora = user(&peer.user("dora"))?;
+        cast.alice.try_profile(&dora).await?;
+        demand(
+            door.nothing_unexpected().is_err(),
+            "come to the other scenario's peer",
+            format!("{:?}", door.visits()),
+        )?;
+        cast.door.nothing_unexpected()?;
+        let taken = async || {
+            let zone = fleet_peer::zone(&name, cast.door.address(), &[]);
+            let outcome = stage.world.publish([(name.clone(), zone)]).await;
+            outcome.err().map(|failure| failure.to_string())
+        };
+        let mut refusals = vec![taken().await];
+        let removed = other.close().await?;
+        refusals.push(taken().await);
+        let refused = |refusal: &Option<String>| {
+            refusal.as_deref().is_some_and(|why| {
+                why.contains("it belongs to another scenario") && why.contains("blame: harness")
+            })
+        };
+        scenarios::must(
+            refusals.iter().all(refused) && removed.containers == 1,
+            "refuse another scenario's name, and remove that one's door alone",
+            format!("{refusals:?}, {removed:?}"),
+        )?;
+        cast.peer.expect(Ask::Profile, |_| {
+            Reply::json(&serde_json::json!({"displayname": "Delia"}))
+        });
+        let profile = cast.alice.profile(&user(&cast.delia())?).await?;
+        demand(
+            profile.display_name.as_deref() == Some("Delia"),
+            "still reach this scenario's peer",
             format!("{profile:?}"),
         )
     })
