@@ -312,6 +312,7 @@ struct Inner {
     inspections: Mutex<BTreeMap<String, Inspect>>,
     visits: Mutex<Vec<Visit>>,
     slams: Mutex<bool>,
+    held: Mutex<Option<Gate>>,
 }
 
 /// See the module. Cheap to clone.
@@ -415,6 +416,11 @@ impl Door {
         *lock(&self.inner.slams) = slams;
     }
 
+    /// Answers whatever is asked from now on, keys excepted, only once the gate opens: late.
+    pub fn holds(&self, gate: &Gate) {
+        *lock(&self.inner.held) = Some(gate.clone());
+    }
+
     /// What came so far.
     pub fn visits(&self) -> Vec<Visit> {
         lock(&self.inner.visits).clone()
@@ -507,7 +513,11 @@ impl Inner {
             return Reply::refuse(404, "M_UNRECOGNIZED");
         };
         // What it decides is part of what the visit shows: whoever waits for the visit finds it done.
-        let reply = decide(&call);
+        let held = lock(&self.held).clone().filter(|_| !call.ask.is_open());
+        let reply = match (decide(&call), held) {
+            (Reply::Now(answer), Some(gate)) => Reply::After(gate, answer),
+            (reply, _) => reply,
+        };
         self.note(Visit::Expected(call));
         reply
     }

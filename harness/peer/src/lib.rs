@@ -8,6 +8,7 @@
 //! Types and signatures are ruma's; nothing here is proved by code that shares a mistake with the server under test.
 
 mod door;
+mod hosting;
 mod peer;
 mod room;
 
