@@ -7,6 +7,7 @@
 
 mod discovery;
 mod events;
+mod joins;
 mod keys;
 mod known;
 mod outages;
@@ -25,6 +26,8 @@ use std::time::Duration;
 
 /// Where delia lives, on the server that we play.
 const PLAYED: &str = "moor.test";
+const V1: &str = "/_matrix/federation/v1";
+const V2: &str = "/_matrix/federation/v2";
 /// Long enough for a request from server to server and an event to a client, in a lab on a busy machine.
 const SOON: Duration = Duration::from_secs(30);
 /// Ports on which a door listens: HTTPS, federation, and three that nobody is told of without discovery.
