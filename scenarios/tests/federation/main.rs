@@ -7,6 +7,7 @@
 
 mod discovery;
 mod events;
+mod invitations;
 mod joins;
 mod keys;
 mod known;
