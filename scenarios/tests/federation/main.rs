@@ -6,6 +6,7 @@
 //! named.
 
 mod discovery;
+mod ephemeral_forged;
 mod events;
 mod invitations;
 mod joins;
