@@ -211,14 +211,17 @@ pub const WITHDRAWN_INVITATION_STAYS: Known = Known {
 /// What a partner answers.
 pub const OTHER_EVENT_UNDER_AN_ID: Known = Known {
     id: "other-event-under-an-id",
-    what: "a partner that is asked for an event may answer another one, and that is shown under the id of the one that was \
-           asked for",
+    what: "a partner that is asked for an event may answer another one: that is kept, and shown, under the id of the one that \
+           was asked for, which is lost",
     because: "that the answer's id is not the one that was asked for is only logged",
     spec: "Server-Server API, Checks performed on receipt of a PDU; room version 4: an event's id is its reference hash",
     source: "src/service/rooms/event_handler/mod.rs:1221-1224",
     server: "conduit",
     entrances: EVERYWHERE,
-    shows: &["show nothing but what was asked for"],
+    shows: &[
+        "show nothing under the id of what it never had",
+        "status: 200",
+    ],
 };
 
 /// What a partner answers.
@@ -337,6 +340,22 @@ pub const SOFT_FAILED_BY_ID: Known = Known {
     ],
 };
 
+/// Authority.
+pub const AUTHORITY_WITHOUT_A_STATE_KEY: Known = Known {
+    id: "authority-without-a-state-key",
+    what: "an event that names a message as its authority crashes the request: 500 with an empty body, and what stands behind it \
+           in the transaction is not taken",
+    because: "what authorises an event is expected to have a state key, before that is looked at",
+    spec: "Server-Server API, Transactions: 200; Authorization rules: such an event is rejected",
+    source: "src/service/rooms/event_handler/mod.rs:446-456",
+    server: "conduit",
+    entrances: EVERYWHERE,
+    shows: &[
+        "answer a transaction whatever is in it",
+        "answered 500: null",
+    ],
+};
+
 /// Everything that is known here.
 pub const CATALOGUE: &[&Known] = &[
     &HOST_CARRIES_THE_PORT,
@@ -365,6 +384,7 @@ pub const CATALOGUE: &[&Known] = &[
     &MOVES_ITS_OWN_USERS,
     &SIGNS_FOR_ANYBODY,
     &SOFT_FAILED_BY_ID,
+    &AUTHORITY_WITHOUT_A_STATE_KEY,
 ];
 
 /// A record is of use only if it can be told from every other and from a failure that merely looks alike.

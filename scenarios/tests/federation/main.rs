@@ -13,6 +13,7 @@ mod joins;
 mod keys;
 mod known;
 mod outages;
+mod rejection;
 mod requests;
 mod rooms;
 
