@@ -16,6 +16,7 @@ mod outages;
 mod rejection;
 mod requests;
 mod rooms;
+mod visibility;
 
 use fleet_peer::{Ask, Door, Peer, Reply, Room};
 use harness::client::{Client, NewRoom};
