@@ -15,6 +15,7 @@ mod known;
 mod outages;
 mod rejection;
 mod requests;
+mod robustness;
 mod rooms;
 mod visibility;
 
