@@ -193,7 +193,10 @@ pub const CREATION_STOPS_MISSING_EVENTS: Known = Known {
     source: "src/api/server_server.rs:1118-1121 and :1261-1264",
     server: "conduit",
     entrances: EVERYWHERE,
-    shows: &["tell of a room's creation", "answered 500"],
+    shows: &[
+        "tell of a room's creation",
+        "what lies between answered 500, the creation itself 500",
+    ],
 };
 
 /// Invitations.
@@ -397,4 +400,22 @@ fn every_known_failure_says_why_and_how_it_shows() {
         assert!(texts.iter().all(|text| !text.is_empty()), "{known:?}");
         assert!(!known.shows.is_empty(), "{known:?}");
     }
+}
+
+/// What is known is of use to the authors of the server only if they can see it without this harness.
+#[test]
+fn every_known_failure_has_steps_that_could_be_told_upstream() {
+    let page = include_str!("../../UPSTREAM.md");
+    let mut sections = page.split("\n## `").skip(1);
+    for known in CATALOGUE {
+        let section = sections.next().unwrap_or_default();
+        let id = section.split('`').next().unwrap_or_default();
+        assert_eq!(id, known.id, "the sections follow the catalogue");
+        let seen = section.contains("\n- Answered: ") || section.contains("\n- Sent: ");
+        assert!(
+            section.contains("\n1. ") && seen && section.contains("\n- Expected: "),
+            "`{id}` has no steps, or not what comes of them"
+        );
+    }
+    assert_eq!(sections.next(), None, "a section is of nothing known");
 }

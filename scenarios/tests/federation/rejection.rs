@@ -351,12 +351,11 @@ async fn what_lacked_its_authority_is_taken_once_that_has_come() -> Outcome {
     .await
 }
 
-/// What alice does to delia, or not, and whether what delia's server sends from before it reaches alice.
-type Late = (
-    &'static str,
-    Fate,
-    Option<(&'static str, fn(&str, &Value) -> Value)>,
-);
+/// A state event of alice's: its type, and its content by delia's id and the levels that hold.
+type Decision = (&'static str, fn(&str, &Value) -> Value);
+
+/// What alice decides about delia, if anything, and whether what delia's server sends from before it reaches alice.
+type Late = (&'static str, Fate, Option<Decision>);
 
 /// The first is the control.
 const LATE: &[Late] = &[
@@ -401,11 +400,7 @@ async fn a_soft_failed_event_is_hidden_and_the_room_goes_on() -> Outcome {
     .await
 }
 
-async fn comes_late(
-    cast: &Cast,
-    fate: Fate,
-    decides: Option<(&'static str, fn(&str, &Value) -> Value)>,
-) -> Result<()> {
+async fn comes_late(cast: &Cast, fate: Fate, decides: Option<Decision>) -> Result<()> {
     let delia = cast.delia();
     let (garden, dora, mut room) = two_guests(cast).await?;
     let mut listener = cast.alice.listen().await?;
