@@ -359,6 +359,20 @@ pub const CATALOGUE: &[&Known] = &[
     &federation::NO_RETRY_TIMER,
     &federation::ACL_SPARES_EPHEMERAL_EVENTS,
     &federation::BACKFILL_FORGETS_CREATORS,
+    &federation::OTHER_ROOMS_AUTHORITY,
+    &federation::CREATION_STOPS_MISSING_EVENTS,
+    &federation::WITHDRAWN_INVITATION_STAYS,
+    &federation::OTHER_EVENT_UNDER_AN_ID,
+    &federation::FOLLOWS_WRONG_EVENTS,
+    &federation::BACKFILL_BYPASSES_THE_ROOM,
+    &federation::BAD_SIGNING_KEYS_STOP_A_TRANSACTION,
+    &federation::RECEIPTS_OF_STRANGERS,
+    &federation::JOIN_TRUSTS_THE_STATE,
+    &federation::JOIN_STOPS_AT_A_BAD_EVENT,
+    &federation::MOVES_ITS_OWN_USERS,
+    &federation::SIGNS_FOR_ANYBODY,
+    &federation::SOFT_FAILED_BY_ID,
+    &federation::AUTHORITY_WITHOUT_A_STATE_KEY,
 ];
 
 /// The known failure of this name.
@@ -369,7 +383,7 @@ pub fn by_id(id: &str) -> Option<&'static Known> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     const LOST: Known = Known {
         id: "lost",
@@ -435,6 +449,32 @@ mod tests {
             for text in [known.what, known.because, known.spec, known.source] {
                 assert!(!text.is_empty(), "`{}` is not explained", known.id);
             }
+        }
+    }
+
+    /// What is known is of use to the authors of a server only if they can see it without this harness.
+    #[test]
+    fn every_known_failure_of_the_federation_has_steps_that_could_be_told_upstream() {
+        let page = include_str!("../../scenarios/UPSTREAM.md");
+        let sections: BTreeMap<_, _> = page
+            .split("\n## `")
+            .skip(1)
+            .filter_map(|section| section.split_once('`'))
+            .collect();
+        for (id, section) in &sections {
+            let seen = section.contains("\n- Answered: ") || section.contains("\n- Sent: ");
+            assert!(
+                section.contains("\n1. ") && seen && section.contains("\n- Expected: "),
+                "`{id}` has no steps, or not what comes of them"
+            );
+            assert!(by_id(id).is_some(), "`{id}` is nothing known");
+        }
+        for known in CATALOGUE {
+            assert!(
+                sections.contains_key(known.id) || !known.entrances.contains(&Entrance::Federation),
+                "`{}` has no section",
+                known.id
+            );
         }
     }
 }

@@ -327,6 +327,7 @@ struct Inner {
     visits: Mutex<Vec<Visit>>,
     rubbish: Mutex<Vec<String>>,
     slams: Mutex<bool>,
+    held: Mutex<Option<Gate>>,
 }
 
 /// See the module. Cheap to clone.
@@ -428,6 +429,11 @@ impl Door {
     /// scenario one that knows when it was tried.
     pub fn slam(&self, slams: bool) {
         *lock(&self.inner.slams) = slams;
+    }
+
+    /// Answers whatever is asked from now on, keys excepted, only once the gate opens: late.
+    pub fn holds(&self, gate: &Gate) {
+        *lock(&self.inner.held) = Some(gate.clone());
     }
 
     /// What came so far.
@@ -536,11 +542,16 @@ impl Inner {
             return Reply::refuse(404, "M_UNRECOGNIZED");
         };
         // What it decides is part of what the visit shows: whoever waits for the visit finds it done.
-        let reply = decide(&call);
+        let decided = decide(&call);
         // Documents that stand by themselves are often wrong on purpose.
-        if !call.ask.is_open() && reply.is_rubbish() {
+        if !call.ask.is_open() && decided.is_rubbish() {
             lock(&self.rubbish).push(call.to_string());
         }
+        let held = lock(&self.held).clone().filter(|_| !call.ask.is_open());
+        let reply = match (decided, held) {
+            (Reply::Now(answer), Some(gate)) => Reply::After(gate, answer),
+            (reply, _) => reply,
+        };
         self.note(Visit::Expected(call));
         reply
     }

@@ -9,6 +9,7 @@
 
 mod door;
 mod faulty;
+mod hosting;
 mod peer;
 mod room;
 

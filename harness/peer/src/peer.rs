@@ -15,8 +15,8 @@ use ruma::exports::http;
 use ruma::room_version_rules::RoomVersionRules;
 use ruma::serde::Base64;
 use ruma::signatures::{
-    Ed25519KeyPair, KeyPair, PublicKeyMap, PublicKeySet, hash_and_sign_event, sign_event,
-    sign_json, verify_json,
+    Ed25519KeyPair, KeyPair, PublicKeyMap, PublicKeySet, hash_and_sign_event, sign_json,
+    verify_json,
 };
 use ruma::{EventId, OwnedEventId, OwnedServerName, RoomId, RoomVersionId, ServerName};
 use serde_json::{Value, json};
@@ -485,10 +485,15 @@ impl Peer {
 
     /// A transaction, signed and not sent.
     pub fn transaction(&self, id: &str, pdus: &[&Sealed], edus: &[Value]) -> Result<Signed> {
+        let pdus: Vec<_> = pdus.iter().map(|pdu| value(&pdu.json)).collect();
+        self.transaction_of(id, &pdus, edus)
+    }
+
+    fn transaction_of(&self, id: &str, pdus: &[Value], edus: &[Value]) -> Result<Signed> {
         let body = json!({
             "origin": self.name,
             "origin_server_ts": now(),
-            "pdus": pdus.iter().map(|pdu| value(&pdu.json)).collect::<Vec<_>>(),
+            "pdus": pdus,
             "edus": edus,
         });
         let path = format!("/_matrix/federation/v1/send/{id}");
@@ -497,8 +502,14 @@ impl Peer {
 
     /// Sends events in a transaction of their own.
     pub async fn deliver(&self, pdus: &[&Sealed], edus: &[Value]) -> Result<Replied> {
+        let pdus: Vec<_> = pdus.iter().map(|pdu| value(&pdu.json)).collect();
+        self.deliver_raw(&pdus, edus).await
+    }
+
+    /// Sends whatever it may be in place of events.
+    pub async fn deliver_raw(&self, pdus: &[Value], edus: &[Value]) -> Result<Replied> {
         let id = format!("{}-{:x}", now(), draw());
-        self.send(&self.transaction(&id, pdus, edus)?).await
+        self.send(&self.transaction_of(&id, pdus, edus)?).await
     }
 
     /// Joins a room of the home: `make_join`, then `send_join`. Server-Server API, "Joining rooms". Must succeed.
@@ -576,121 +587,6 @@ impl Peer {
         room.add(&event);
         Ok(event)
     }
-
-    /// Lets the home join a room that this peer founded: answers `make_join` and `send_join` for it.
-    pub fn hosts(&self, room: &Arc<Mutex<Room>>) {
-        let (hosted, name) = (room.clone(), self.name.clone());
-        self.expect(Ask::MakeJoin, move |call| {
-            let room = lock(&hosted);
-            let user = segment(&call.path, 6);
-            let content = json!({"membership": "join"});
-            match room.draft(&name, &user, "m.room.member", Some(&user), &content) {
-                Ok(draft) => {
-                    let version = room.version.as_str();
-                    Reply::json(&json!({"room_version": version, "event": value(&draft)}))
-                }
-                Err(_) => Reply::refuse(400, "M_BAD_JSON"),
-            }
-        });
-        let (hosted, name) = (room.clone(), self.name.clone());
-        self.expect(Ask::SendJoin, move |call| {
-            let mut room = lock(&hosted);
-            let state = room.state();
-            let joined = canonical(call.json()).and_then(|event| room.named(event));
-            let Ok(join) = joined else {
-                return Reply::refuse(400, "M_BAD_JSON");
-            };
-            room.add(&join);
-            Reply::json(&json!({
-                "origin": name,
-                "auth_chain": state,
-                "state": state,
-                "members_omitted": false,
-            }))
-        });
-    }
-
-    /// Answers for a room what the servers in it may ask: single events, state, history, and what lies between. What is
-    /// withheld it does not know.
-    pub fn serves(&self, room: &Arc<Mutex<Room>>) {
-        let found = |name: &str, events: Vec<Value>| {
-            if events.is_empty() {
-                Reply::refuse(404, "M_NOT_FOUND")
-            } else {
-                Reply::json(&json!({"origin": name, "origin_server_ts": now(), "pdus": events}))
-            }
-        };
-        let name = self.name.clone();
-        self.answers(room, Ask::Event, move |room, call| {
-            found(&name, room.some(&[segment(&call.path, 5)]))
-        });
-        let name = self.name.clone();
-        self.answers(room, Ask::Backfill, move |room, call| {
-            let from: Vec<_> = parameters(&call.path, "v").collect();
-            found(&name, room.before(&from, &[], true))
-        });
-        self.answers(room, Ask::MissingEvents, |room, call| {
-            let body = call.json();
-            let ids = |key: &str| -> Vec<_> {
-                let ids = list(&body, key).into_iter();
-                ids.filter_map(|id| id.as_str().map(str::to_owned))
-                    .collect()
-            };
-            let between = room.before(&ids("latest_events"), &ids("earliest_events"), false);
-            Reply::json(&json!({ "events": between }))
-        });
-        let at_known = |room: &Room, call: &Call, answer: fn(&Room) -> Value| {
-            let at: Vec<_> = parameters(&call.path, "event_id").collect();
-            if room.some(&at).is_empty() {
-                Reply::refuse(404, "M_NOT_FOUND")
-            } else {
-                Reply::json(&answer(room))
-            }
-        };
-        self.answers(room, Ask::State, move |room, call| {
-            at_known(
-                room,
-                call,
-                |room| json!({"pdus": room.state(), "auth_chain": room.state()}),
-            )
-        });
-        self.answers(room, Ask::StateIds, move |room, call| {
-            at_known(
-                room,
-                call,
-                |room| json!({"pdu_ids": room.state_ids(), "auth_chain_ids": room.state_ids()}),
-            )
-        });
-    }
-
-    fn answers(
-        &self,
-        room: &Arc<Mutex<Room>>,
-        ask: Ask,
-        answer: impl Fn(&Room, &Call) -> Reply + Send + Sync + 'static,
-    ) {
-        let room = room.clone();
-        self.expect(ask, move |call| answer(&lock(&room), call));
-    }
-
-    /// Takes invitations for its users, with its signature on them. Server-Server API, "Inviting to a room".
-    pub fn takes_invitations(&self) {
-        let (name, signing) = (self.name.clone(), self.signing());
-        self.expect(Ask::Invite, move |call| {
-            let body = call.json();
-            let version = body["room_version"].as_str().unwrap_or_default();
-            let rules = RoomVersionId::try_from(version)
-                .ok()
-                .and_then(|v| v.rules());
-            let (Some(rules), Ok(mut event)) = (rules, canonical(body["event"].clone())) else {
-                return Reply::refuse(400, "M_BAD_JSON");
-            };
-            match sign_event(&name, signing.pair(), &mut event, &rules.redaction) {
-                Ok(()) => Reply::json(&json!({ "event": value(&event) })),
-                Err(_) => Reply::refuse(400, "M_BAD_JSON"),
-            }
-        });
-    }
 }
 
 /// Whether the answer to a transaction says that an event was taken.
@@ -753,12 +649,12 @@ pub fn zone(name: &str, address: &str, records: &[String]) -> String {
     )
 }
 
-fn list(body: &Value, key: &str) -> Vec<Value> {
+pub(crate) fn list(body: &Value, key: &str) -> Vec<Value> {
     body[key].as_array().cloned().unwrap_or_default()
 }
 
 /// The values of a parameter of the query, without percent-encoding.
-fn parameters<'a>(path: &'a str, name: &'a str) -> impl Iterator<Item = String> + 'a {
+pub(crate) fn parameters<'a>(path: &'a str, name: &'a str) -> impl Iterator<Item = String> + 'a {
     let query = path.split_once('?').map_or("", |(_, query)| query);
     query
         .split('&')
@@ -768,7 +664,7 @@ fn parameters<'a>(path: &'a str, name: &'a str) -> impl Iterator<Item = String> 
 }
 
 /// The n-th part of a path, without percent-encoding.
-fn segment(path: &str, index: usize) -> String {
+pub(crate) fn segment(path: &str, index: usize) -> String {
     let path = path.split('?').next().unwrap_or_default();
     decoded(path.split('/').nth(index).unwrap_or_default())
 }

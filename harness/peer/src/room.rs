@@ -197,6 +197,11 @@ impl Room {
         self.events.insert(event.id.clone(), event.json.clone());
     }
 
+    /// Keeps an event to give it out, without making it a tip or state: the room goes on as if there were none.
+    pub fn keep(&mut self, event: &Sealed) {
+        self.events.insert(event.id.clone(), event.json.clone());
+    }
+
     /// Learns an event of the room's state, without making it a tip.
     pub(crate) fn learn(&mut self, event: CanonicalJsonObject) -> Result<()> {
         let event = self.named(event)?;
@@ -245,13 +250,22 @@ impl Room {
 
     /// What leads to these events, newest first, not beyond `until`, with them or without.
     pub(crate) fn before(&self, from: &[String], until: &[String], with: bool) -> Vec<Value> {
+        self.behind("prev_events", from, until, with)
+    }
+
+    /// What authorises these events, and what authorises that.
+    pub(crate) fn authority(&self, of: &[String]) -> Vec<Value> {
+        self.behind("auth_events", of, &[], false)
+    }
+
+    fn behind(&self, link: &str, from: &[String], until: &[String], with: bool) -> Vec<Value> {
         let mut ids = Vec::<String>::new();
         let mut next = from.to_vec();
         while !next.is_empty() {
             let events = self.some(&next);
             ids.append(&mut next);
             for event in &events {
-                for id in event["prev_events"].as_array().into_iter().flatten() {
+                for id in event[link].as_array().into_iter().flatten() {
                     let id = id.as_str().unwrap_or_default().to_owned();
                     if !ids.contains(&id) && !until.contains(&id) && !next.contains(&id) {
                         next.push(id);

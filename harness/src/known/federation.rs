@@ -164,3 +164,197 @@ pub const BACKFILL_FORGETS_CREATORS: Known = Known {
     entrances: ANYWHERE,
     shows: &["it asked for history 0 times"],
 };
+
+/// Questions about a room.
+pub const OTHER_ROOMS_AUTHORITY: Known = Known {
+    id: "other-rooms-authority",
+    what: "a server that is in any room with the home is told who authorises an event of every other room, if it knows the \
+           event's id: creator, levels, rules, members",
+    because: "whether it may ask is judged by the room in the path, and the answer is that of the event's room",
+    spec: "Server-Server API, Retrieving event authorization information; Server Access Control Lists (ACLs)",
+    source: "src/api/server_server.rs:1317-1370",
+    server: "conduit",
+    entrances: ANYWHERE,
+    shows: &[
+        "tell nothing of a room to a server that is not in it",
+        "/event_auth/",
+        "answered 200",
+        "m.room.power_levels",
+    ],
+};
+
+/// Missing events.
+pub const CREATION_STOPS_MISSING_EVENTS: Known = Known {
+    id: "creation-stops-missing-events",
+    what: "in a room of version 12 nothing is told of what lies between as soon as that reaches back to the room's creation, \
+           and the creation itself is not told",
+    because: "the room of an event is read from the event, and a creation of version 12 does not name it",
+    spec: "Server-Server API, Backfilling and retrieving missing events; room version 12",
+    source: "src/api/server_server.rs:1118-1121 and :1261-1264",
+    server: "conduit",
+    entrances: ANYWHERE,
+    shows: &[
+        "tell of a room's creation",
+        "what lies between answered 500, the creation itself 500",
+    ],
+};
+
+/// Invitations.
+pub const WITHDRAWN_INVITATION_STAYS: Known = Known {
+    id: "withdrawn-invitation-stays",
+    what: "an invitation that another server has withdrawn stays",
+    because: "events of a room in which the home is not are dropped, also those that concern its invited users",
+    spec: "Server-Server API, Inviting to a room; Client-Server API, Room membership",
+    source: "src/api/server_server.rs:850-857",
+    server: "conduit",
+    entrances: ANYWHERE,
+    shows: &["the withdrawn invitation is gone", "as Invited"],
+};
+
+/// What a partner answers.
+pub const OTHER_EVENT_UNDER_AN_ID: Known = Known {
+    id: "other-event-under-an-id",
+    what: "a partner that is asked for an event may answer another one: that is kept, and shown, under the id of the one that \
+           was asked for, which is lost",
+    because: "that the answer's id is not the one that was asked for is only logged",
+    spec: "Server-Server API, Checks performed on receipt of a PDU; room version 4: an event's id is its reference hash",
+    source: "src/service/rooms/event_handler/mod.rs:1221-1224",
+    server: "conduit",
+    entrances: ANYWHERE,
+    shows: &[
+        "show nothing under the id of what it never had",
+        "status: 200",
+    ],
+};
+
+/// What a partner answers.
+pub const FOLLOWS_WRONG_EVENTS: Known = Known {
+    id: "follows-wrong-events",
+    what: "a partner that answers each question with an event which names others can keep it asking without end",
+    because: "the answer's id is not compared with the one that was asked for, and nothing counts the events that authorise others",
+    spec: "Server-Server API, Checks performed on receipt of a PDU; room version 4: an event's id is its reference hash",
+    source: "src/service/rooms/event_handler/mod.rs:1165-1252",
+    server: "conduit",
+    entrances: ANYWHERE,
+    shows: &["ask a bounded number of times"],
+};
+
+/// Backfill.
+pub const BACKFILL_BYPASSES_THE_ROOM: Known = Known {
+    id: "backfill-bypasses-the-room",
+    what: "what a server answers as the history of one room is put into the history of another, though it is banned there",
+    because: "an event of a history is put into the room that it names, and is judged by its own authorities alone",
+    spec: "Server-Server API, Backfilling and retrieving missing events; Checks performed on receipt of a PDU",
+    source: "src/service/rooms/timeline/mod.rs:1340-1399",
+    server: "conduit",
+    entrances: ANYWHERE,
+    shows: &["show nothing that was made up"],
+};
+
+/// Transactions.
+pub const BAD_SIGNING_KEYS_STOP_A_TRANSACTION: Known = Known {
+    id: "bad-signing-keys-stop-a-transaction",
+    what: "cross-signing keys that are none have their whole transaction refused, and what stands behind them is not taken",
+    because: "an error of one ephemeral event ends the handling of all",
+    spec: "Server-Server API, Transactions",
+    source: "src/api/server_server.rs:1068-1084",
+    server: "conduit",
+    entrances: ANYWHERE,
+    shows: &["take the good event behind a bad one", "answered 400"],
+};
+
+/// Receipts.
+pub const RECEIPTS_OF_STRANGERS: Known = Known {
+    id: "receipts-of-strangers",
+    what: "a server puts receipts of its users into rooms in which they are not, also into those in which it is not itself",
+    because: "only the user's server is looked at, not who is in the room",
+    spec: "Server-Server API, Receipts",
+    source: "src/api/server_server.rs:936-981",
+    server: "conduit",
+    entrances: ANYWHERE,
+    shows: &["drop what was sent in another's name"],
+};
+
+/// Joins.
+pub const JOIN_TRUSTS_THE_STATE: Known = Known {
+    id: "join-trusts-the-state",
+    what: "the state that comes with a join is taken also where its hash is wrong, nobody was allowed to send it, or it is \
+           another room's",
+    because: "of an event of that state only the signatures are checked",
+    spec: "Server-Server API, Joining rooms; Checks performed on receipt of a PDU",
+    source: "src/service/rooms/helpers/mod.rs:206-233 and :733-737",
+    server: "conduit",
+    entrances: ANYWHERE,
+    shows: &["leave out what was not verified"],
+};
+
+/// Joins.
+pub const JOIN_STOPS_AT_A_BAD_EVENT: Known = Known {
+    id: "join-stops-at-a-bad-event",
+    what: "one event of the room's state that follows on what is no event's id stops the join",
+    because: "such an event is not left out, but ends the join with an error",
+    spec: "Server-Server API, Joining rooms",
+    source: "src/service/rooms/helpers/mod.rs:217-220",
+    server: "conduit",
+    entrances: ANYWHERE,
+    shows: &["could not join", "Invalid PDU in send_join response"],
+};
+
+/// Joining and leaving.
+pub const MOVES_ITS_OWN_USERS: Known = Known {
+    id: "moves-its-own-users",
+    what: "any server that the room's ACL does not ban can make every user of the home leave a room, or join one that is open: \
+           it asks for the membership, gets it signed by the home, and sends it back",
+    because: "whose user it is is not compared with who asks, and a template is signed like an event that is sent",
+    spec: "Server-Server API, Joining rooms, Leaving rooms: a template is for a user of the server that asks, which signs it",
+    source: "src/api/server_server.rs:1530-1656; src/service/rooms/timeline/mod.rs:843-848",
+    server: "conduit",
+    entrances: ANYWHERE,
+    shows: &[
+        "leave everybody's membership to his own server",
+        "answered 200",
+    ],
+};
+
+/// Joining.
+pub const SIGNS_FOR_ANYBODY: Known = Known {
+    id: "signs-for-anybody",
+    what: "any server is given joins of other servers' users and of the home's own, with the home's signature",
+    because: "whose user it is is not compared with who asks, and a template is signed like an event that is sent",
+    spec: "Server-Server API, Joining rooms: a template is for a user of the server that asks, which signs it",
+    source: "src/api/server_server.rs:1552-1656; src/service/rooms/timeline/mod.rs:843-848",
+    server: "conduit",
+    entrances: ANYWHERE,
+    shows: &["sign no membership for another server", "answered 200"],
+};
+
+/// Soft failure.
+pub const SOFT_FAILED_BY_ID: Known = Known {
+    id: "soft-failed-by-id",
+    what: "a soft-failed event is shown to who asks for it by its id",
+    because: "it is kept with its state, and only having a state is looked at",
+    spec: "Server-Server API, Soft failure: the event is not relayed to clients",
+    source: "src/service/rooms/timeline/mod.rs:1165-1190; src/api/client_server/room.rs, get_room_event_route",
+    server: "conduit",
+    entrances: ANYWHERE,
+    shows: &[
+        "keep a forged event from clients",
+        "it was asked for by its id",
+    ],
+};
+
+/// Authority.
+pub const AUTHORITY_WITHOUT_A_STATE_KEY: Known = Known {
+    id: "authority-without-a-state-key",
+    what: "an event that names a message as its authority crashes the request: 500 with an empty body, and what stands behind it \
+           in the transaction is not taken",
+    because: "what authorises an event is expected to have a state key, before that is looked at",
+    spec: "Server-Server API, Transactions: 200; Authorization rules: such an event is rejected",
+    source: "src/service/rooms/event_handler/mod.rs:446-456",
+    server: "conduit",
+    entrances: ANYWHERE,
+    shows: &[
+        "answer a transaction whatever is in it",
+        "answered 500: null",
+    ],
+};

@@ -11,7 +11,7 @@ use serde_json::json;
 
 /// What may become of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+pub(crate) enum Fate {
     /// Everybody in the room sees it.
     Seen,
     /// Its content is taken away, or it is not shown at all.
@@ -21,7 +21,7 @@ enum Fate {
 }
 
 /// What the forger says wherever it may say something.
-const FORGED: &str = "the treasure lies under the oak";
+pub(crate) const FORGED: &str = "the treasure lies under the oak";
 
 type Forgery = (&'static str, Fate, fn(&Cast, &Room) -> Result<Sealed>);
 
@@ -169,7 +169,7 @@ async fn a_forged_event_never_reaches_a_client() -> Outcome {
 }
 
 /// Whether an event's fate is what it must be, by what alice was shown.
-fn judge(fate: Fate, event: &Sealed, shown: &[Event]) -> Result<()> {
+pub(crate) fn judge(fate: Fate, event: &Sealed, shown: &[Event]) -> Result<()> {
     let mut copies = shown.iter().filter(|seen| seen.event_id == event.id);
     let words = |seen: &Event| seen.content.to_string().contains(FORGED);
     match fate {
@@ -194,7 +194,7 @@ fn judge(fate: Fate, event: &Sealed, shown: &[Event]) -> Result<()> {
 }
 
 /// The same, asked for by its id.
-async fn by_id(cast: &Cast, garden: &RoomId, fate: Fate, event: &Sealed) -> Result<()> {
+pub(crate) async fn by_id(cast: &Cast, garden: &RoomId, fate: Fate, event: &Sealed) -> Result<()> {
     let answer = cast.alice.try_event(garden, &event.id).await?;
     let shown: Vec<_> = answer.outcome.into_iter().collect();
     judge(fate, event, &shown)

@@ -10,11 +10,17 @@
 //! wrong stands in `harness/src/known/federation.rs`.
 
 mod discovery;
+mod ephemeral_forged;
 mod events;
+mod invitations;
+mod joins;
 mod keys;
 mod outages;
+mod rejection;
 mod requests;
+mod robustness;
 mod rooms;
+mod visibility;
 
 use fleet_peer::{Ask, Door, Mutant, Peer, Reply, Room};
 use harness::accounts::{Accounts, unique};
@@ -32,6 +38,8 @@ use scenarios::bootstrapped;
 use std::sync::Arc;
 use std::time::Duration;
 
+const V1: &str = "/_matrix/federation/v1";
+const V2: &str = "/_matrix/federation/v2";
 /// Long enough for a request from server to server and an event to a client, in a lab on a busy machine.
 fn soon() -> Duration {
     HASTE

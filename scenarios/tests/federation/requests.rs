@@ -1,13 +1,14 @@
 //! Who may ask what, once or twice.
 
+use crate::invitations::{is, written};
 use crate::known::{NOT_401, REPLAYED_INVITATION, TOO_LARGE_TRANSACTION};
 use crate::{Cast, Table, demand, federation, federation_noticing, on_conduit, soon};
-use fleet_peer::{Ask, Mutant, Replied, Reply, Room, Sealed, Signed, Signing};
+use fleet_peer::{Mutant, Replied, Room, Sealed, Signed, Signing};
 use harness::client::Membership;
 use harness::probe::ProbeState;
 use harness::scenario::Outcome;
 use harness::{Failure, Result};
-use ruma::{OwnedEventId, RoomVersionId};
+use ruma::OwnedEventId;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 
@@ -482,69 +483,23 @@ async fn still(
 }
 
 async fn invitation(cast: &Cast) -> Result<()> {
-    let version = RoomVersionId::V12;
-    let delia = cast.delia();
-    let alice = cast.alice.user_id().as_str();
-    let room = cast.peer.found(&delia, &version, "moor")?;
-    let content = json!({"membership": "invite"});
-    let invite = cast
-        .peer
-        .event(&room, &delia, "m.room.member", Some(alice), &content)?;
-    let id = room.id.clone();
-    let leave = Arc::new(Mutex::new(room.clone()));
-    leaves(cast, &leave);
-    let path = format!("/_matrix/federation/v2/invite/{id}/{}", invite.id);
-    let body = json!({
-        "room_version": version.as_str(),
-        "event": invite.json,
-        "invite_room_state": room.state(),
-    });
-    let request = cast.peer.sign("PUT", &path, Some(&body))?;
+    let invitation = written(cast)?;
+    let id = invitation.room.id.clone();
+    cast.peer
+        .lets_leave(&Arc::new(Mutex::new(invitation.room.clone())));
     let mut listener = cast.alice.listen().await?;
-    cast.peer.send(&request).await?.must()?;
-    listener
-        .until("alice is invited", soon(), |seen| {
-            seen.membership(&id, Membership::Invited)
-        })
-        .await?;
+    cast.peer.send(&invitation.request).await?.must()?;
+    is(&mut listener, &id, Membership::Invited).await?;
     cast.alice.leave(&id).await?;
-    listener
-        .until("alice has declined", soon(), |seen| {
-            seen.membership(&id, Membership::Left)
-        })
-        .await?;
-    let replay = cast.peer.send(&request).await?;
+    is(&mut listener, &id, Membership::Left).await?;
+    let replay = cast.peer.send(&invitation.request).await?;
     // Something later that certainly shows.
     let garden = cast.garden().await?;
-    listener
-        .until("alice sees her new room", soon(), |seen| {
-            seen.membership(&garden, Membership::Joined)
-        })
-        .await?;
+    is(&mut listener, &garden, Membership::Joined).await?;
     let now = listener.seen().room(&id).map(|room| room.membership);
     demand(
         now == Some(Membership::Left),
         "not invite again who declined",
         format!("{now:?} after {replay}"),
     )
-}
-
-/// The peer lets people leave a room that it founded.
-fn leaves(cast: &Cast, room: &Arc<Mutex<Room>>) {
-    let (left, name) = (room.clone(), cast.peer.name.clone());
-    let alice = cast.alice.user_id().to_string();
-    cast.peer.expect(Ask::MakeLeave, move |_| {
-        let room = left
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let content = json!({"membership": "leave"});
-        match room.draft(&name, &alice, "m.room.member", Some(&alice), &content) {
-            Ok(draft) => {
-                Reply::json(&json!({"room_version": room.version.as_str(), "event": draft}))
-            }
-            Err(_) => Reply::refuse(400, "M_BAD_JSON"),
-        }
-    });
-    cast.peer
-        .expect(Ask::SendLeave, |_| Reply::json(&json!({})));
 }

@@ -1,7 +1,7 @@
 //! Rooms that lie on several servers: coming in, and being kept out.
 
 use crate::known::{ACL_SPARES_EPHEMERAL_EVENTS, BACKFILL_FORGETS_CREATORS};
-use crate::{Cast, Table, demand, federation, federation_noticing, soon, user};
+use crate::{Cast, Table, V1, V2, demand, federation, federation_noticing, soon, user};
 use fleet_peer::{Answer, Ask, Mutant, Reply, Room, zone};
 use harness::authority::Validity;
 use harness::probe::ProbeState;
@@ -158,9 +158,6 @@ type Endpoint = (
     &'static str,
     fn(&Cast, &Place) -> Result<(&'static str, String, Option<Value>)>,
 );
-
-const V1: &str = "/_matrix/federation/v1";
-const V2: &str = "/_matrix/federation/v2";
 
 fn create(place: &Place) -> Result<fleet_peer::Sealed> {
     place
