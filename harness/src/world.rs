@@ -320,8 +320,14 @@ impl World {
 
     /// Keeps what every machine of this world knows, to understand a failure.
     pub async fn collect_evidence(&self, directory: &Path) -> Result<()> {
-        for (name, container, _) in self.machines() {
-            crate::host::collect_evidence(self.docker(), &container, &directory.join(name)).await?;
+        for (name, container) in self.hosts() {
+            let (docker, directory) = (self.docker(), directory.join(name));
+            if let Err(failure) =
+                crate::host::collect_evidence(docker, &container, &directory).await
+            {
+                // A machine that is gone tells nothing more; the others do.
+                let _ = std::fs::write(directory.join("not-kept.txt"), failure.to_string());
+            }
         }
         let steps = directory.join("steps.txt");
         std::fs::create_dir_all(directory)
@@ -763,6 +769,19 @@ pub fn new_run_directory() -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_belongs_to_whoever_served_it_first() {
+        let mut zones = Zones::default();
+        let mut add = |guest, text: &str| zones.add(guest, "moor.test", text.to_owned());
+        add(Some(1), "one").expect("it is free");
+        add(Some(1), "another").expect("it is their own");
+        for other in [Some(2), None] {
+            let refused = add(other, "three").expect_err("it is taken");
+            assert_eq!(refused.blame, crate::Blame::Harness);
+        }
+        assert_eq!(zones.text["moor.test"], "another");
+    }
 
     #[test]
     fn a_process_knows_itself_and_a_dead_one_is_dead() {

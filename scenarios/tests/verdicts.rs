@@ -72,8 +72,8 @@ fn whole<T>(outcome: Result<T>) -> Result<T> {
     outcome.map_err(|failure| Failure::harness("hold while nothing is broken").because(failure))
 }
 
-/// A homeserver that somebody kills from outside has not refused anything: the claim is undecided, and the machine's owner
-/// has to look. One that ends itself by a signal has crashed: that is the product's, whatever the claim was about. One that a
+/// A homeserver that somebody kills from outside, or takes away with its machine, has not refused anything: the claim is
+/// undecided, and the machine's owner has to look. One that ends itself by a signal has crashed: that is the product's, whatever the claim was about. One that a
 /// scenario told systemd to kill explains nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_dies_in_the_middle_is_told_from_one_that_answers_wrongly() -> Outcome {
@@ -86,16 +86,25 @@ async fn a_server_that_dies_in_the_middle_is_told_from_one_that_answers_wrongly(
         let answer = "answer whenever it is asked";
         for (end, verdict, blame, words) in [
             (
-                kill("KILL"),
+                None,
+                Verdict::Unknown,
+                Blame::Environment,
+                &[
+                    "keep the host of `timmy.foundation` running: it is gone",
+                    answer,
+                ][..],
+            ),
+            (
+                Some(kill("KILL")),
                 Verdict::Unknown,
                 Blame::Environment,
                 &[
                     "keep `conduit` of `timmy.foundation` running: somebody killed it",
                     answer,
-                ][..],
+                ],
             ),
             (
-                kill("ABRT"),
+                Some(kill("ABRT")),
                 Verdict::Fail,
                 Blame::Product,
                 &[
@@ -103,7 +112,7 @@ async fn a_server_that_dies_in_the_middle_is_told_from_one_that_answers_wrongly(
                     answer,
                 ],
             ),
-            (asked, Verdict::Fail, Blame::Product, &[answer, "502"]),
+            (Some(asked), Verdict::Fail, Blame::Product, &[answer, "502"]),
         ] {
             let tried = tried("a server answers", async |stage| {
                 let (site, _) = any_site(stage).await?;
@@ -115,7 +124,13 @@ async fn a_server_that_dies_in_the_middle_is_told_from_one_that_answers_wrongly(
                     product(status.is_success(), answer, status.to_string())
                 };
                 whole(ask().await)?;
-                site.host.shell(&end).await?;
+                match &end {
+                    Some(end) => _ = site.host.shell(end).await?,
+                    None => {
+                        let host = [site.host.container().to_owned()];
+                        stage.world.docker().remove_containers(&host).await?;
+                    }
+                }
                 // It is down for as long as systemd waits before it starts it again.
                 let down = probe::until("an answer fails", SOON, async || match ask().await {
                     Ok(()) => ProbeState::NotYet("it answers".to_owned()),
