@@ -37,7 +37,7 @@ const SLOW: &str = include_str!("slow.py");
 /// What tunnels are made with, where the machine has them.
 const TUNNELS: &str = "/dev/net/tun";
 /// To be broken, or whole again, takes moments; what a server needs to start is asked for by the site itself.
-const MOMENTS: Duration = Duration::from_secs(15);
+const MOMENTS: Duration = Duration::from_secs(10);
 
 /// A server of a site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -529,7 +529,7 @@ impl Fault<'_> {
             to.host.address
         );
         let what = format!("{self}: connecting takes accordingly long");
-        let unmet = probe::until(&what, MOMENTS * 2, async || {
+        let unmet = probe::until(&what, MOMENTS * 3, async || {
             let took = match self.site.host.shell(&script).await {
                 Ok(nanos) => nanos.parse().map(Duration::from_nanos),
                 Err(failure) => return ProbeState::NotYet(failure.to_string()),

@@ -5,8 +5,10 @@
 //! each claim's note names the server that it was put to. Sections are those of the Server-Server API unless another is
 //! named.
 
+mod abroad;
 mod discovery;
 mod events;
+mod faults;
 mod keys;
 mod known;
 mod outages;
