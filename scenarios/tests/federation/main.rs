@@ -11,6 +11,7 @@ mod events;
 mod faults;
 mod keys;
 mod known;
+mod netsplit;
 mod outages;
 mod requests;
 mod rooms;
