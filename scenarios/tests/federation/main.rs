@@ -6,7 +6,9 @@
 //! named.
 
 mod abroad;
+mod devices;
 mod discovery;
+mod ephemeral;
 mod events;
 mod faults;
 mod keys;
