@@ -13,6 +13,7 @@ mod events;
 mod faults;
 mod keys;
 mod known;
+mod media;
 mod netsplit;
 mod outages;
 mod requests;
