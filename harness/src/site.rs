@@ -105,6 +105,7 @@ const SYNAPSE_UNIT: &str = "\
 Description=Synapse
 [Service]
 Environment=PYTHONPATH=/usr/local/lib/synapse
+Environment=SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
 ExecStart=/bin/sh -c 'python3 -m synapse.app.homeserver --config-path /opt/synapse.yaml --generate-keys && \
 exec python3 -m synapse.app.homeserver --config-path /opt/synapse.yaml'
 ";

@@ -6,6 +6,7 @@
 //! named.
 
 mod abroad;
+mod bridge;
 mod devices;
 mod discovery;
 mod ephemeral;
