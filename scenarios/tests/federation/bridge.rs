@@ -197,7 +197,7 @@ impl<'a> Bridge<'a> {
         let taken: Vec<_> = lock(&self.taken)
             .iter()
             .filter(|call| known.insert(id_of(call)))
-            .flat_map(|call| events_of(call))
+            .flat_map(events_of)
             .filter(|event| event["type"] == "m.room.message")
             .filter_map(|event| event["event_id"].as_str().map(str::to_owned))
             .collect();
