@@ -3,7 +3,7 @@
 use crate::abroad::{Pair, Partner, SETTLED, agree, between, enters, receives, whisper, whispers};
 use crate::known::NO_RETRY_TIMER;
 use crate::{Table, demand};
-use harness::client::{Client, NewRoom};
+use harness::client::{Client, Listener, NewRoom};
 use harness::fault::{Column, FAULTS, Fault, Meanwhile, Part};
 use harness::probe::ProbeState;
 use harness::scenario::{Outcome, Stage, scenario};
@@ -42,9 +42,11 @@ struct Said {
 async fn nothing_is_lost_or_doubled_whatever_is_the_matter_with_a_synapse() -> Outcome {
     between(Partner::Synapse, async |stage, pair| {
         let mut table = Table::default();
+        let (mut abroad, mut home) = (pair.charlie.listen().await?, pair.alice.listen().await?);
         for column in FAULTS {
-            under(stage, column, outward(pair), "abroad", &mut table).await;
-            under(stage, column, inward(pair), "at home", &mut table).await;
+            let (out, back) = (outward(pair), inward(pair));
+            under(stage, column, out, &mut abroad, "abroad", &mut table).await;
+            under(stage, column, back, &mut home, "at home", &mut table).await;
         }
         table.verdict("lose nothing and double nothing over a fault")
     })
@@ -56,8 +58,17 @@ async fn nothing_is_lost_or_doubled_whatever_is_the_matter_with_a_synapse() -> O
 async fn nothing_is_lost_or_doubled_whatever_is_the_matter_with_another_conduit() -> Outcome {
     between(Partner::Conduit, async |stage, pair| {
         let mut table = Table::default();
+        let mut abroad = pair.charlie.listen().await?;
         for column in FAULTS {
-            under(stage, column, outward(pair), "abroad", &mut table).await;
+            under(
+                stage,
+                column,
+                outward(pair),
+                &mut abroad,
+                "abroad",
+                &mut table,
+            )
+            .await;
         }
         table.verdict("lose nothing and double nothing over a fault")
     })
@@ -84,17 +95,31 @@ fn inward(pair: &Pair) -> Ways<'_> {
     }
 }
 
-async fn under(stage: &Stage, column: &Column, ways: Ways<'_>, at: &str, table: &mut Table) {
+async fn under(
+    stage: &Stage,
+    column: &Column,
+    ways: Ways<'_>,
+    listener: &mut Listener,
+    at: &str,
+    table: &mut Table,
+) {
     let name = format!("{}, {at}", column.name);
     let step = stage.world.recorder().begin(&name);
-    let outcome = carries(stage, column, ways).await;
+    let outcome = carries(stage, column, ways, listener).await;
     if outcome.is_ok() {
         step.done();
     }
     table.row(&name, outcome);
 }
 
-async fn carries(stage: &Stage, column: &Column, ways: Ways<'_>) -> Result<()> {
+/// The listener goes on from row to row: an initial sync would be one that Synapse has kept, and with it what was whispered
+/// rows ago.
+async fn carries(
+    stage: &Stage,
+    column: &Column,
+    ways: Ways<'_>,
+    listener: &mut Listener,
+) -> Result<()> {
     let Ways {
         speaker, hearer, ..
     } = ways;
@@ -103,7 +128,11 @@ async fn carries(stage: &Stage, column: &Column, ways: Ways<'_>) -> Result<()> {
     enters(hearer, &garden, ways.speaking).await?;
     let greeting = hearer.say(&garden, "good morning").await?;
     speaker.sees(&garden, &greeting).await?;
-    let mut listener = hearer.listen().await?;
+    listener
+        .until("the speaker's room is in sync", SETTLED, |seen| {
+            seen.event(&garden, &greeting)
+        })
+        .await?;
     listener.forget();
     let fault = (column.fault)(ways.faulty, ways.speaking);
     let said = stage
