@@ -373,6 +373,12 @@ pub const CATALOGUE: &[&Known] = &[
     &federation::SIGNS_FOR_ANYBODY,
     &federation::SOFT_FAILED_BY_ID,
     &federation::AUTHORITY_WITHOUT_A_STATE_KEY,
+    &federation::EDUS_WAIT_FOR_AN_OCCASION,
+    &federation::DEVICE_CHANGES_ARE_UNTOLD,
+    &federation::DEVICE_UPDATE_IS_LOST,
+    &federation::TYPING_IS_NOT_SENT,
+    &federation::PRESENCE_IS_IGNORED,
+    &federation::PRESENCE_IS_NOT_SENT,
 ];
 
 /// The known failure of this name.

@@ -6,9 +6,9 @@
 //! certificates and [`host`] boots bare machines from the [`image`]s; the [`operator`] follows a [`runbook`] there
 //! until a [`site`] serves; [`client`]s talk to it, a [`fingerprint`] says what they would miss; [`rehearse`] puts the
 //! claims in their order, [`scenario`] frames one claim, in a world of its own or as one of several that have
-//! [`accounts`] of their own in a [`shared`] one; [`commons`] has those that are put by every [`entrance`], which must not
-//! differ ([`differential`]); after a failure they [`examine`] the machines; what is [`known`] to be wrong must be wrong in just that way; and [`report`] says what came
-//! of them.
+//! [`accounts`] of their own in a [`shared`] one; a [`fault`] breaks something in it for a while; [`commons`] has the
+//! claims that are put by every [`entrance`], which must not differ ([`differential`]); after a failure they [`examine`]
+//! the machines; what is [`known`] to be wrong must be wrong in just that way; and [`report`] says what came of them.
 
 pub mod accounts;
 pub mod authority;
@@ -20,6 +20,7 @@ pub mod docs;
 pub mod entrance;
 pub mod examine;
 pub mod failure;
+pub mod fault;
 pub mod faulty;
 pub mod fingerprint;
 pub mod homeserver;

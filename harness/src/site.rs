@@ -105,6 +105,7 @@ const SYNAPSE_UNIT: &str = "\
 Description=Synapse
 [Service]
 Environment=PYTHONPATH=/usr/local/lib/synapse
+Environment=SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
 ExecStart=/bin/sh -c 'python3 -m synapse.app.homeserver --config-path /opt/synapse.yaml --generate-keys && \
 exec python3 -m synapse.app.homeserver --config-path /opt/synapse.yaml'
 ";
@@ -132,6 +133,11 @@ fn synapse_yaml(server_name: &str) -> String {
         "ip_range_blacklist": [],
         "federation_custom_ca_list": ["/etc/ssl/certs/ca-certificates.crt"],
         "rc_message": limit, "rc_registration": limit, "rc_login": {"address": limit, "account": limit, "failed_attempts": limit},
+        // A partner that comes back is tried again within seconds, not within ten minutes.
+        "federation": {
+            "max_short_retry_delay": "1s", "max_long_retry_delay": "1s",
+            "destination_min_retry_interval": "1s", "destination_max_retry_interval": "5s",
+        },
         // Lab accounts are made by the dozen; their passwords protect nothing.
         "bcrypt_rounds": 4,
         "rc_joins": {"local": limit, "remote": limit}, "rc_invites": {"per_room": limit, "per_user": limit},

@@ -3,7 +3,11 @@
 use bytes::Bytes;
 use ruma::{
     MxcUri, OwnedMxcUri,
-    api::client::{authenticated_media::get_content, media::create_content},
+    api::client::{
+        authenticated_media::{get_content, get_content_thumbnail},
+        media::create_content,
+    },
+    uint,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -84,6 +88,21 @@ impl Client {
         let what = format!("download `{uri}`");
         let request =
             get_content::v1::Request::from_uri(uri).map_err(|error| self.invalid(&what, error))?;
+        let answer = self.try_call(what, request, self.limits().media).await?;
+        Ok(answer.map(|response| Media {
+            bytes: response.file.into(),
+            content_type: response.content_type,
+        }))
+    }
+
+    /// Asks for a picture of a file that is about 32 pixels wide and high, and hands back the answer.
+    ///
+    /// # Errors
+    /// When there is no answer, or `uri` is not a valid content URI.
+    pub async fn try_thumbnail(&self, uri: &MxcUri) -> Result<Answer<Media>, Failure> {
+        let what = format!("look at a thumbnail of `{uri}`");
+        let request = get_content_thumbnail::v1::Request::from_uri(uri, uint!(32), uint!(32))
+            .map_err(|error| self.invalid(&what, error))?;
         let answer = self.try_call(what, request, self.limits().media).await?;
         Ok(answer.map(|response| Media {
             bytes: response.file.into(),

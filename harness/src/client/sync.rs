@@ -47,6 +47,8 @@ pub struct Seen {
     pub to_device: Vec<Value>,
     /// The users whose device lists changed.
     pub device_lists_changed: BTreeSet<ruma::OwnedUserId>,
+    /// Who is there, the newest content of each user.
+    pub presence: BTreeMap<ruma::OwnedUserId, Value>,
 }
 
 /// What was told about one room.
@@ -160,6 +162,13 @@ impl Seen {
         }
         self.device_lists_changed
             .extend(response.device_lists.changed);
+        for event in &response.presence.events {
+            let event: Value = serde_json::from_str(event.json().get())?;
+            let sender = event["sender"].as_str().map(ruma::OwnedUserId::try_from);
+            if let Some(Ok(sender)) = sender {
+                self.presence.insert(sender, event["content"].clone());
+            }
+        }
         Ok(())
     }
 

@@ -358,3 +358,76 @@ pub const AUTHORITY_WITHOUT_A_STATE_KEY: Known = Known {
         "answered 500: null",
     ],
 };
+
+/// Device lists and receipts.
+pub const EDUS_WAIT_FOR_AN_OCCASION: Known = Known {
+    id: "edus-wait-for-an-occasion",
+    what: "receipts and changes of devices are told only when an event or a to-device message is to be sent there",
+    because: "they are gathered when a transaction is made, and only those two make one",
+    spec: "Server-Server API, Device management; Receipts: sent when it happens",
+    source: "src/service/sending/mod.rs:214-268",
+    server: "conduit",
+    entrances: ANYWHERE,
+    shows: &["waited in vain until sync"],
+};
+
+/// Device lists.
+pub const DEVICE_CHANGES_ARE_UNTOLD: Known = Known {
+    id: "device-changes-are-untold",
+    what: "nobody is told that a device was renamed or has gone",
+    because: "the number of the device list is raised, but the change is not marked as one",
+    spec: "Server-Server API, Device management: whenever a user's device list changes",
+    source: "src/database/key_value/users.rs:229-256, 844-866",
+    server: "conduit",
+    entrances: ANYWHERE,
+    shows: &["tell who shares a room with somebody that their devices changed"],
+};
+
+/// Device lists.
+pub const DEVICE_UPDATE_IS_LOST: Known = Known {
+    id: "device-update-is-lost",
+    what: "a change of devices that could not be delivered is never told, if a receipt was to be delivered with it",
+    because: "both count as told before the transaction is, and are not part of what is tried again; without a receipt the \
+              mark stays where it was, and the change is told with every transaction",
+    spec: "Server-Server API, Transactions; Device management",
+    source: "src/service/sending/mod.rs:257-263, 270-371",
+    server: "conduit",
+    entrances: ANYWHERE,
+    shows: &["tell who shares a room with somebody that their devices changed"],
+};
+
+/// Typing.
+pub const TYPING_IS_NOT_SENT: Known = Known {
+    id: "typing-is-not-sent",
+    what: "other servers are not told who types",
+    because: "typing is kept for the own users, and nothing makes an EDU of it",
+    spec: "Server-Server API, Typing notifications",
+    source: "src/service/rooms/edus/typing/mod.rs:17-45",
+    server: "conduit",
+    entrances: ANYWHERE,
+    shows: &["show another server's typing"],
+};
+
+/// Presence.
+pub const PRESENCE_IS_IGNORED: Known = Known {
+    id: "presence-is-ignored",
+    what: "the presence of other servers' users is not shown",
+    because: "what comes in a transaction is thrown away",
+    spec: "Server-Server API, Presence",
+    source: "src/api/server_server.rs:935",
+    server: "conduit",
+    entrances: ANYWHERE,
+    shows: &["show another server's presence"],
+};
+
+/// Presence.
+pub const PRESENCE_IS_NOT_SENT: Known = Known {
+    id: "presence-is-not-sent",
+    what: "other servers are not told who is there",
+    because: "nothing makes an EDU of it",
+    spec: "Server-Server API, Presence",
+    source: "src/service/sending/mod.rs:270-371",
+    server: "conduit",
+    entrances: ANYWHERE,
+    shows: &["show another server's presence"],
+};

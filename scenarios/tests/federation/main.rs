@@ -9,12 +9,19 @@
 //! that it was put to. Sections are those of the Server-Server API unless another is named. What Conduit is known to do
 //! wrong stands in `harness/src/known/federation.rs`.
 
+mod abroad;
+mod bridge;
+mod devices;
 mod discovery;
+mod ephemeral;
 mod ephemeral_forged;
 mod events;
+mod faults;
 mod invitations;
 mod joins;
 mod keys;
+mod media;
+mod netsplit;
 mod outages;
 mod rejection;
 mod requests;
@@ -238,6 +245,13 @@ async fn on_stage(
         stage.must_notice(mutant.word(), outcome)?;
     }
     Ok(())
+}
+
+/// A home in the scenario's own world, and one of its users: for claims that are not put by a peer.
+async fn home(stage: &Stage) -> Result<(Arc<Site>, Client)> {
+    let home = Box::pin(Home::settle(&stage.world)).await?;
+    let alice = Box::pin(home.alice()).await?;
+    Ok((home.site, alice))
 }
 
 /// For a claim that the specification leaves open, or that the lab's Synapse is not set up for: where the home is no
