@@ -247,10 +247,14 @@ async fn on_stage(
     Ok(())
 }
 
-/// A home in the scenario's own world, and one of its users: for claims that are not put by a peer.
+/// A home in the scenario's own world, and one of its users, of the fleet where there is one: for claims that are not put by
+/// a peer.
 async fn home(stage: &Stage) -> Result<(Arc<Site>, Client)> {
     let home = Box::pin(Home::settle(&stage.world)).await?;
-    let alice = Box::pin(home.alice()).await?;
+    let alice = match home.site.server.is_conduit() {
+        true => scenarios::login(stage, &home.site, "alexander").await?,
+        false => Box::pin(home.alice()).await?,
+    };
     Ok((home.site, alice))
 }
 
