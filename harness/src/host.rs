@@ -13,6 +13,7 @@ use std::time::Duration;
 use testcontainers::core::{CgroupnsMode, ContainerPort, Mount};
 use testcontainers::runners::AsyncRunner;
 use testcontainers::{GenericImage, ImageExt};
+use tokio::sync::OnceCell;
 
 /// Where the operator's checkout of this repository lies on a Host.
 pub const CHECKOUT: &str = "/root/fleet";
@@ -57,6 +58,8 @@ pub struct Host {
     pub address: String,
     /// Its ports on this machine's loopback.
     pub ports: Ports,
+    /// The container that disturbs its network, once a fault has asked for one.
+    pub(crate) saboteur: OnceCell<String>,
 }
 
 impl Host {
@@ -164,6 +167,7 @@ impl Host {
             server_name: server_name.to_owned(),
             address,
             ports,
+            saboteur: OnceCell::new(),
         })
     }
 

@@ -63,7 +63,7 @@ pub(crate) struct Inner {
     pub(crate) run: PathBuf,
     /// The run's directory is this world's alone: nobody reads it after a success.
     own_run: bool,
-    seed: u64,
+    pub(crate) seed: u64,
     keep: AtomicBool,
     authority: OnceCell<Authority>,
     zones: Mutex<BTreeMap<String, String>>,
