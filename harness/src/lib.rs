@@ -5,9 +5,10 @@
 //! bundle that an operator brings; [`world`] makes a closed network in which [`authority`] serves names and
 //! certificates and [`host`] boots bare machines from the [`image`]s; the [`operator`] follows a [`runbook`] there
 //! until a [`site`] serves; [`client`]s talk to it, a [`fingerprint`] says what they would miss; [`rehearse`] puts the
-//! claims in their order, [`scenario`] frames one claim that has a world of its own, in which a [`fault`] breaks something for a while, [`commons`] those that share one
-//! and are put by every [`entrance`], which must not differ ([`differential`]); what is [`known`] to be wrong must be
-//! wrong in just that way; and [`report`] says what came of them.
+//! claims in their order, [`scenario`] frames one claim that has a world of its own, in which a [`fault`] breaks
+//! something for a while, [`commons`] those that share one and are put by every [`entrance`], which must not differ
+//! ([`differential`]); what clients did and were told becomes a [`history`]; what is [`known`] to be wrong must be wrong
+//! in just that way; and [`report`] says what came of them.
 
 pub mod authority;
 pub mod client;
@@ -20,6 +21,7 @@ pub mod failure;
 pub mod fault;
 pub mod faulty;
 pub mod fingerprint;
+pub mod history;
 pub mod homeserver;
 pub mod host;
 pub mod image;

@@ -119,6 +119,11 @@ pub(crate) fn state_of(deed: &Deed) -> BTreeMap<(&str, &str), &str> {
         .collect()
 }
 
+/// Room, user.
+type Place<'a> = (&'a str, &'a str);
+/// When he asked, when he was told, whether he is in.
+type ToldMembership = (u64, u64, bool);
+
 /// Room, sender, type, state key, marker.
 type Content<'a> = (&'a str, &'a str, &'a str, Option<&'a str>, &'a str);
 
@@ -329,7 +334,7 @@ impl<'a> Book<'a> {
     }
 
     /// What each user's own server told him of his membership: when he asked, when he was told, whether he is in.
-    fn told_memberships(&self) -> HashMap<(&'a str, &'a str), Vec<(u64, u64, bool)>> {
+    fn told_memberships(&self) -> HashMap<Place<'a>, Vec<ToldMembership>> {
         let mut told: HashMap<_, Vec<_>> = HashMap::new();
         for (_, operation) in self.all().filter(|(_, it)| it.outcome == Outcome::Ok) {
             if let Deed::Sync { rooms, .. } = &operation.deed {
@@ -488,21 +493,24 @@ impl<'a> Book<'a> {
         {
             return Origin::Of(of[0]);
         }
-        if let Some(marker) = marker
-            && let Some(same) =
-                self.sends
-                    .get(&(room, sender, &*told.kind, told.key.as_deref(), marker))
-        {
-            let open = same.iter().find(|number| {
-                self.operation(**number).outcome == Outcome::Indefinite
-                    && !self.settled.contains(number)
-            });
-            return open.map_or(Origin::Again(same[0]), |number| Origin::Of(*number));
-        }
+        let same = marker.and_then(|marker| {
+            let content = (room, sender, &*told.kind, told.key.as_deref(), marker);
+            self.sends.get(&content)
+        });
+        let mut same = same.into_iter().flatten();
+        let first = same.clone().next();
+        let open = same.find(|number| {
+            self.operation(**number).outcome == Outcome::Indefinite
+                && !self.settled.contains(number)
+        });
         let creator = self.rooms.get(room).map(|number| self.operation(*number));
-        match creator {
-            Some(creator) if told.key.is_some() && creator.who == sender => Origin::Creation,
-            _ => Origin::Nobodys,
+        let creation = creator.is_some_and(|creator| told.key.is_some() && creator.who == sender);
+        match (open, first) {
+            (Some(open), _) => Origin::Of(*open),
+            // What was made with the room may have been set to the same once more.
+            _ if creation => Origin::Creation,
+            (None, Some(first)) => Origin::Again(*first),
+            (None, None) => Origin::Nobodys,
         }
     }
 

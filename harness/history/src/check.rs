@@ -417,7 +417,8 @@ impl<'a> Checker<'a> {
                     },
                     until,
                 ));
-            } else if let Some(last) = chain.syncs.last() {
+            } else if let Some(last) = chain.syncs.last().filter(|_| inside(due)) {
+                // He was in until he had to be told.
                 let told = self.book.operation(*last);
                 let standing = |at| {
                     self.book
@@ -462,11 +463,11 @@ impl<'a> Checker<'a> {
 
     /// Who was answered 200 finds at once what he did.
     fn own_effects(&mut self, readers: &BTreeMap<&'a str, Reader<'a>>) {
-        let mut own: HashMap<(&str, &str), Vec<(&str, u64, usize)>> = HashMap::new();
+        let mut own: HashMap<(&str, &str), Vec<_>> = HashMap::new();
         for (id, event) in self.book.events.iter().filter(|(_, event)| !event.member) {
             if self.book.operation(event.operation).outcome == Outcome::Ok {
                 let events = own.entry((event.sender, event.room)).or_default();
-                events.push((id, event.ended, event.operation));
+                events.push((*id, event.ended, event.operation));
             }
         }
         let mut stale = Vec::new();
@@ -479,16 +480,17 @@ impl<'a> Checker<'a> {
                 let Some(view) = chain.rooms.get(room).filter(|_| !chain.filtered) else {
                     continue;
                 };
-                for (id, ended, operation) in events.iter().filter(|event| event.1 >= chain.opens) {
+                for &(id, ended, operation) in events.iter().filter(|event| event.1 >= chain.opens)
+                {
                     // Told by a later sync than by the first that was begun after the answer.
-                    let first = self.until(chain, *ended + 1);
+                    let first = self.until(chain, ended + 1);
                     let told = view.seen.get(id);
                     if let (Some(first), Some(&told)) = (first, told)
                         && first < told
                         && matches!(self.book.operation(told).deed, Deed::Sync { .. })
                     {
                         stale.push((
-                            *operation,
+                            operation,
                             first,
                             format!("{who} is told `{id}` a sync too late"),
                         ));

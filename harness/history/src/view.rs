@@ -272,7 +272,10 @@ impl<'a> Chain<'a> {
                 first.map(|page| reader.run(book, &told.room, page, |id| seen.contains_key(id)));
             match gap {
                 Some(gap) if gap.whole => {
-                    for line in gap.lines.into_iter().rev() {
+                    // The way back from a join, to what happened before it, may begin with the join itself.
+                    let new = |id: &str| told.timeline.iter().all(|event| event.id != id);
+                    let lines = gap.lines.into_iter().rev();
+                    for line in lines.filter(|line| !(fresh || back) || new(&line.0.id)) {
                         view.seen.insert(&line.0.id, line.1);
                         part.push(line);
                     }
