@@ -552,14 +552,17 @@ impl Host {
             let what = || format!("make a saboteur for `{}`", self.server_name);
             let image = Image::Host;
             let making = crate::docker::making().await;
+            let network = format!("container:{}", self.container());
             let container = GenericImage::new(image.repository(), &image.tag())
                 .with_cmd(["sleep", "infinity"])
-                .with_network(format!("container:{}", self.container()))
                 .with_labels(self.world.labels.pairs("saboteur"))
                 .with_cap_add("NET_ADMIN")
                 .with_mount(Mount::tmpfs_mount("/run"))
                 .with_copy_to("/lab/slow.py", SLOW.as_bytes().to_vec())
-                .with_host_config_modifier(|config| {
+                .with_host_config_modifier(move |config| {
+                    // `with_network` would make, and leave behind, a bridge of that name.
+                    config.network_mode = Some(network.clone());
+                    config.publish_all_ports = None;
                     config.devices = Path::new(TUNNELS).exists().then(|| {
                         let tunnels = Some(TUNNELS.to_owned());
                         vec![DeviceMapping {
