@@ -567,10 +567,8 @@ const DOUBTS: &[Plant<Doubt>] = &[
         Doubt::StateNotRead,
         |it, place| {
             let server = ["vale.test", "mere.test"][place % 2];
-            (
-                last_state(&it.record, "mere.test")?,
-                last_state(&it.record, "vale.test")?,
-            );
+            last_state(&it.record, "mere.test")?;
+            last_state(&it.record, "vale.test")?;
             it.record.operations.retain(|operation| {
                 !(operation.server == server && matches!(operation.deed, Deed::ReadState { .. }))
             });
