@@ -8,7 +8,7 @@
 
 use crate::accounts::{Account, Accounts, unique};
 use crate::authority;
-use crate::client::{Client, Exchange, Line, Log};
+use crate::client::{Client, Exchange, Line, Log, Question};
 use crate::differential;
 use crate::entrance::Entrance;
 use crate::examine;
@@ -190,8 +190,9 @@ impl Put {
         };
         let _ = writeln!(
             letters,
-            "\nevidence: {kept}\nagain: HARNESS_SEED={:x} HARNESS_KEEP=1 cargo test -p scenarios --test conformance -- --exact {name} --nocapture",
-            commons.world.seed()
+            "\nevidence: {kept}\nagain: HARNESS_SEED={:x} HARNESS_KEEP=1 cargo test -p scenarios --test {} -- --exact {name} --nocapture",
+            commons.world.seed(),
+            program()
         );
         let _ = std::fs::write(evidence.join("letter.txt"), &letters);
         Err(Letter::of(letters))
@@ -313,6 +314,15 @@ impl Put {
     }
 }
 
+/// The test program that this is, as cargo calls it.
+fn program() -> String {
+    let path = std::env::current_exe().unwrap_or_default();
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    stem.rsplit_once('-')
+        .map_or(&*stem, |(name, _)| name)
+        .to_owned()
+}
+
 fn unproved(name: &str, letters: &mut String) {
     let why = "there is no Conduit on this machine, the claim was put to nothing";
     note_claim(&Claim {
@@ -429,6 +439,11 @@ impl Scene<'_> {
         scene_abroad(self.commons)
     }
 
+    /// The world, to break something in it. Only for programs whose scenarios take turns: it is shared.
+    pub fn world(&self) -> &World {
+        &self.commons.world
+    }
+
     /// The site itself; it is shared, so look but do not touch.
     pub fn site(&self) -> &Site {
         self.site
@@ -442,6 +457,11 @@ impl Scene<'_> {
     /// The line, which writes down what it carries.
     pub fn line(&self) -> Line {
         Line::recorded(self.http.clone(), self.log.clone())
+    }
+
+    /// What went over the line so far, as a history.
+    pub fn history(&self) -> fleet_history::Record {
+        crate::history::record(&[&self.log], &[], SOON)
     }
 
     /// The same way for bytes that no client would send; over TLS always HTTP/1.1.
@@ -588,6 +608,7 @@ impl Ask<'_> {
     pub async fn reply(self) -> Result<Reply> {
         let asked = format!("{} {}", self.method, self.path);
         let what = || format!("answer `{asked}`");
+        let (began, asked_with) = (Instant::now(), self.body.clone());
         let response = self
             .scene
             .http
@@ -607,11 +628,15 @@ impl Ask<'_> {
             response.headers().clone(),
         );
         let body = response.bytes().await.or_blame(Blame::Product, what)?;
-        let path = self.path.split('?').next().unwrap_or_default().to_owned();
+        let (path, query) = match self.path.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (self.path.as_str(), None),
+        };
         self.scene.log.push(Exchange {
             who: self.who,
             method: self.method,
-            path,
+            path: path.to_owned(),
+            question: Question::since(began, path, query, &asked_with),
             version,
             status: status.as_u16(),
             headers: headers.clone(),

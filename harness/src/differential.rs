@@ -265,6 +265,12 @@ mod tests {
         Exchange {
             who: "@alice-7:vale.test".to_owned(),
             method: Method::GET,
+            question: crate::client::Question::since(
+                std::time::Instant::now(),
+                path,
+                None,
+                &bytes::Bytes::new(),
+            ),
             path: path.to_owned(),
             version: Version::HTTP_11,
             status,

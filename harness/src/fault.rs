@@ -37,7 +37,7 @@ const SLOW: &str = include_str!("slow.py");
 /// What tunnels are made with, where the machine has them.
 const TUNNELS: &str = "/dev/net/tun";
 /// To be broken, or whole again, takes moments; what a server needs to start is asked for by the site itself.
-const MOMENTS: Duration = Duration::from_secs(10);
+const MOMENTS: Duration = Duration::from_secs(15);
 
 /// A server of a site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

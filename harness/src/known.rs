@@ -271,6 +271,18 @@ pub const VISIBILITY_REMEMBERED: Known = Known {
     ],
 };
 
+/// HIS2.
+pub const LEFT_WITHOUT_TIMELINE: Known = Known {
+    id: "left-without-timeline",
+    what: "who leaves a room, or is removed from it, is not told what was said in it since his last sync",
+    because: "the timeline of a room that was left is always empty, and not limited",
+    spec: "Client-Server API, \"Syncing\", `Left Room`: the timeline of messages up to the point when the user left",
+    source: "src/api/client_server/sync.rs:446-461",
+    server: "conduit",
+    entrances: EVERYWHERE,
+    shows: &["tell who leaves what was said before", "lost-on-leaving"],
+};
+
 /// C1.
 pub const LEFT_ROOMS: Known = Known {
     id: "left-rooms",
@@ -342,6 +354,7 @@ pub const CATALOGUE: &[&Known] = &[
     &STRANGERS_PAGES,
     &HISTORY_AFTER_LEAVING,
     &VISIBILITY_REMEMBERED,
+    &LEFT_WITHOUT_TIMELINE,
     &LEFT_ROOMS,
     &TIMELINE_LIMIT,
     &ROOM_BEFORE_TOKEN,

@@ -7,8 +7,9 @@
 //! until a [`site`] serves; [`client`]s talk to it, a [`fingerprint`] says what they would miss; [`rehearse`] puts the
 //! claims in their order, [`scenario`] frames one claim, in a world of its own or as one of several that have
 //! [`accounts`] of their own in a [`shared`] one; a [`fault`] breaks something in it for a while; [`commons`] has the
-//! claims that are put by every [`entrance`], which must not differ ([`differential`]); after a failure they [`examine`]
-//! the machines; what is [`known`] to be wrong must be wrong in just that way; and [`report`] says what came of them.
+//! claims that are put by every [`entrance`], which must not differ ([`differential`]); what clients did and were told
+//! becomes a [`history`]; after a failure they [`examine`] the machines; what is [`known`] to be wrong must be wrong in
+//! just that way; and [`report`] says what came of them.
 
 pub mod accounts;
 pub mod authority;
@@ -23,6 +24,7 @@ pub mod failure;
 pub mod fault;
 pub mod faulty;
 pub mod fingerprint;
+pub mod history;
 pub mod homeserver;
 pub mod host;
 pub mod image;

@@ -1,6 +1,7 @@
 //! What the claims in `tests/` share: the people on stage and what they do more than once.
 
 pub mod drafts;
+pub mod ear;
 pub mod trial;
 
 use harness::client::{Client, Registration};

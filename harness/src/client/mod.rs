@@ -50,7 +50,7 @@ pub(crate) use self::media::sha256;
 pub use self::{
     account::{Device, Profile},
     answer::{Answer, Asked, Cause, Failure, FailureParts, Refusal},
-    line::{Exchange, Line, Log},
+    line::{Exchange, Line, Log, Question, Unanswered},
     media::Media,
     rooms::{Event, NewRoom},
     sync::{Listener, Membership, RoomSeen, Seen},
@@ -299,9 +299,24 @@ impl Server {
         patience: Duration,
     ) -> Result<Received, Failure> {
         let mut throttled = Duration::ZERO;
+        let began = Instant::now();
+        let question = || {
+            let uri = request.uri();
+            Question::since(began, uri.path(), uri.query(), request.body())
+        };
         loop {
             let started = Instant::now();
-            let fail = |cause| Failure::new(asked.clone(), cause, started.elapsed());
+            let fail = |cause| {
+                let failure = Failure::new(asked.clone(), cause, started.elapsed());
+                self.line.note_unanswered(|| Unanswered {
+                    who: asked.who.clone(),
+                    method: request.method().clone(),
+                    path: request.uri().path().to_owned(),
+                    question: question(),
+                    definite: failure.definite(),
+                });
+                failure
+            };
             let once = async {
                 let request = request.clone().map(reqwest::Body::from);
                 let request = reqwest::Request::try_from(request)
@@ -336,6 +351,7 @@ impl Server {
                 who: asked.who.clone(),
                 method: request.method().clone(),
                 path: request.uri().path().to_owned(),
+                question: question(),
                 version,
                 status,
                 headers: headers.clone(),

@@ -10,7 +10,7 @@ use ruma::{
         directory::{get_room_visibility, set_room_visibility},
         membership::{
             ban_user, forget_room, get_member_events, invite_user, join_room_by_id_or_alias,
-            joined_rooms, kick_user, leave_room,
+            joined_rooms, kick_user, leave_room, unban_user,
         },
         message::{get_message_events, send_message_event},
         redact::redact_event,
@@ -394,6 +394,19 @@ impl Client {
             .map(|_| ()))
     }
 
+    /// Lifts a ban, and hands back the answer. Client-Server API, "Banning users in a room".
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn try_unban(&self, room: &RoomId, user: &UserId) -> Result<Answer<()>, Failure> {
+        let request = unban_user::v3::Request::new(room.to_owned(), user.to_owned());
+        let what = format!("lift the ban of `{user}` from `{room}`");
+        Ok(self
+            .try_call(what, request, self.limits().call)
+            .await?
+            .map(|_| ()))
+    }
+
     /// Says something in a room (`m.text`). Returns once the server has accepted the event. Must succeed.
     ///
     /// # Errors
@@ -524,14 +537,27 @@ impl Client {
         event: &ruma::EventId,
         reason: &str,
     ) -> Result<OwnedEventId, Failure> {
+        self.try_redact(room, event, reason).await?.must()
+    }
+
+    /// Redacts an event, and hands back the answer.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn try_redact(
+        &self,
+        room: &RoomId,
+        event: &ruma::EventId,
+        reason: &str,
+    ) -> Result<Answer<OwnedEventId>, Failure> {
         let mut request =
             redact_event::v3::Request::new(room.to_owned(), event.to_owned(), self.next_txn());
         request.reason = Some(reason.to_owned());
         let what = format!("redact `{event}` in `{room}`");
-        self.try_call(what, request, self.limits().call)
+        Ok(self
+            .try_call(what, request, self.limits().call)
             .await?
-            .map(|response| response.event_id)
-            .must()
+            .map(|response| response.event_id))
     }
 
     /// One event of a room. Client-Server API, "Getting events for a room". Hands back the answer.
