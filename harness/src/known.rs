@@ -283,6 +283,18 @@ pub const LEFT_WITHOUT_TIMELINE: Known = Known {
     shows: &["tell who leaves what was said before", "lost-on-leaving"],
 };
 
+/// C5.
+pub const SYNC_REPEATS: Known = Known {
+    id: "sync-repeats",
+    what: "an event that comes while a sync is answered is told again by the next",
+    because: "the token is taken before the timelines are read, and they are read up to their end and not up to the token",
+    spec: "Client-Server API, \"Syncing\": `since` continues a sync from the point where the one before ended",
+    source: "src/api/client_server/sync.rs:183, 1219",
+    server: "conduit",
+    entrances: EVERYWHERE,
+    shows: &["tell an event once", "twice"],
+};
+
 /// C1.
 pub const LEFT_ROOMS: Known = Known {
     id: "left-rooms",
@@ -355,6 +367,7 @@ pub const CATALOGUE: &[&Known] = &[
     &HISTORY_AFTER_LEAVING,
     &VISIBILITY_REMEMBERED,
     &LEFT_WITHOUT_TIMELINE,
+    &SYNC_REPEATS,
     &LEFT_ROOMS,
     &TIMELINE_LIMIT,
     &ROOM_BEFORE_TOKEN,

@@ -15,8 +15,10 @@ pub enum Anomaly {
     LostOnLeaving,
     /// Only the pages show an event, and no sync said that there was a gap.
     Skipped,
-    /// An event was told twice, or what was sent once became two events.
+    /// What was sent once became two events, or a page shows an event twice.
     Duplicate,
+    /// Two syncs told the same event.
+    Repeated,
     /// Of two events of one sender the later was told first.
     Reordered,
     /// An event was told that nobody sent.
@@ -33,11 +35,12 @@ pub enum Anomaly {
 
 impl Anomaly {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Lost,
         Self::LostOnLeaving,
         Self::Skipped,
         Self::Duplicate,
+        Self::Repeated,
         Self::Reordered,
         Self::Phantom,
         Self::Leak,
@@ -53,6 +56,7 @@ impl Anomaly {
             Self::LostOnLeaving => "lost-on-leaving",
             Self::Skipped => "skipped",
             Self::Duplicate => "duplicate",
+            Self::Repeated => "repeated",
             Self::Reordered => "reordered",
             Self::Phantom => "phantom",
             Self::Leak => "leak",

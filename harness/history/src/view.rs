@@ -289,7 +289,7 @@ impl<'a> Chain<'a> {
                 && part.iter().any(|line| line.0.id == event.id)
             {
                 findings.push(Finding::new(
-                    Anomaly::Duplicate,
+                    Anomaly::Repeated,
                     [first, number],
                     format!("the syncs tell {who} `{}` twice", event.id),
                 ));

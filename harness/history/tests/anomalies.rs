@@ -274,7 +274,7 @@ const ANOMALIES: &[Plant<Anomaly>] = &[
     ),
     (
         "an event that two syncs tell",
-        Anomaly::Duplicate,
+        Anomaly::Repeated,
         |it, place| {
             let (event, who) = pick(&it.owed, place)?;
             let mut timelines = timelines(&mut it.record, who);

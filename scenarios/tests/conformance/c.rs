@@ -3,6 +3,7 @@
 use fleet_history::{Verdict, check};
 use harness::client::{Client, Listener, Membership, NewRoom};
 use harness::commons::claim;
+use harness::entrance::Entrance;
 use harness::faulty::Mutant;
 use harness::known;
 use harness::probe::ProbeState;
@@ -13,6 +14,8 @@ use ruma::{OwnedEventId, RoomId};
 use scenarios::ear::Ear;
 use scenarios::{SOON, encoded, product};
 use serde_json::{Value, json};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// C1. What an initial sync shows of rooms that bob is in, is invited to, and has left, and what he is told when each
@@ -354,6 +357,69 @@ fn all_syncs_and_the_pages_behind_their_gaps_are_exactly_the_accepted_events() -
                     Err(Failure::harness("decide what carol was told").last_seen(told))
                 }
             }
+        })
+}
+
+/// C5. Bob asks again and again while alice speaks, so that her words come while he is being answered. Each is told to him
+/// once: a sync goes on from where the one before ended. Client-Server API, "Syncing", `since`.
+#[test]
+fn an_event_that_comes_while_a_sync_is_answered_is_told_once() -> Outcome {
+    claim()
+        .flawed(&[&known::SYNC_REPEATS])
+        .by(&[Entrance::Direct])
+        .holds(async |scene| {
+            let (alice, bob) = (scene.cast("alice").await?, scene.cast("bob").await?);
+            let garden = alice
+                .create_room(NewRoom::from("garden").invite(bob.user_id()))
+                .await?;
+            bob.join(&garden).await?;
+            let mut token = since(&bob.listen().await?)?;
+            let done = AtomicBool::new(false);
+            // A server that repeats one event in a hundred has done so by then.
+            let most = if scene.server().is_conduit() {
+                3000
+            } else {
+                200
+            };
+            let speak = async {
+                for number in 0..most {
+                    if done.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    alice.say(&garden, &format!("number {number}")).await?;
+                }
+                done.store(true, Ordering::Relaxed);
+                Ok::<_, Failure>(())
+            };
+            let hear = async {
+                let mut told = HashSet::new();
+                loop {
+                    let last = done.load(Ordering::Relaxed);
+                    let path = format!("/_matrix/client/v3/sync?since={token}&timeout=0");
+                    let answer = bob.try_raw(Method::GET, &path, None).await?.must()?;
+                    token = answer["next_batch"].as_str().unwrap_or_default().to_owned();
+                    let room = &answer["rooms"]["join"][garden.as_str()];
+                    for event in ids(&room["timeline"]["events"]) {
+                        if !told.insert(event.clone()) {
+                            done.store(true, Ordering::Relaxed);
+                            return Err(Failure::product("tell an event once")
+                                .last_seen(format!("`{event}` was told twice")));
+                        }
+                    }
+                    if last {
+                        return Ok(told.len());
+                    }
+                }
+            };
+            let (said, heard) = tokio::join!(speak, hear);
+            said?;
+            let heard = heard?;
+            // Whoever hears nothing hears nothing twice.
+            product(
+                heard > most / 2,
+                "tell what is said",
+                format!("{heard} events"),
+            )
         })
 }
 

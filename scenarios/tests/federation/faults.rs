@@ -208,13 +208,19 @@ async fn carries(
 
 /// The fault is what it is called: from where the speaker lives, the faulty site looks so.
 async fn meets(column: &Column, ways: Ways<'_>) -> Result<()> {
-    let asks = format!(
-        "curl -s -m 2 -o /dev/null -w '%{{http_code}}' https://matrix.{}/_matrix/federation/v1/version",
-        ways.faulty.name
-    );
     if column.meanwhile == Meanwhile::Either {
         return Ok(());
     }
+    // Who is to be served waits for packets that are lost and come again.
+    let limit = if column.meanwhile == Meanwhile::Served {
+        30
+    } else {
+        2
+    };
+    let asks = format!(
+        "curl -s -m {limit} -o /dev/null -w '%{{http_code}}' https://matrix.{}/_matrix/federation/v1/version",
+        ways.faulty.name
+    );
     let output = ways.speaking.host.try_shell(&asks).await?;
     let met = match (output.exit, &*output.stdout) {
         (28, _) => Meanwhile::Silent,

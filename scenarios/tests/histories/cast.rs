@@ -604,13 +604,13 @@ impl<'a> Cast<'a> {
         }
     }
 
-    /// Sorts out what is known of Conduit, see `left-without-timeline`: the history goes on around it.
+    /// Sorts out what is known of Conduit, see `left-without-timeline` and `sync-repeats`: the history goes on around it.
     fn without_known(&self, mut judgement: Judgement) -> (Judgement, Vec<String>) {
         let home = [&self.alice, &self.bob].map(|client| client.user_id().as_str());
         let is_known = |finding: &Finding| {
             self.scene.server().is_conduit()
-                && finding.name == Anomaly::LostOnLeaving
-                && home.iter().any(|user| finding.told.starts_with(user))
+                && matches!(finding.name, Anomaly::LostOnLeaving | Anomaly::Repeated)
+                && home.iter().any(|user| finding.told.contains(user))
         };
         let known = judgement
             .findings

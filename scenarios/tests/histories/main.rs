@@ -57,7 +57,7 @@ fn histories(default: usize) -> usize {
 struct Search {
     passed: usize,
     /// What is known to be wrong, and was met on the way.
-    known: usize,
+    known: Vec<String>,
     unknown: Vec<String>,
     /// The first that failed, made as small as it could be.
     failed: Option<(Vec<Act>, Judged)>,
@@ -89,7 +89,7 @@ async fn search(
             .map_err(|reason| Failure::harness("draw a history").because(reason))?;
         let acts = tree.current();
         let judged = plays(scene, mutant, &acts).await?;
-        search.known += judged.known.len();
+        search.known.extend(judged.known.iter().cloned());
         match judged.verdict() {
             Verdict::Pass => search.passed += 1,
             Verdict::Unknown => search.unknown.push(format!("{acts:?}: {}", judged.told())),
@@ -132,9 +132,12 @@ fn verdict(search: Search, seed: u64, what: &str) -> Result<()> {
     let unknown = search.unknown.len();
     let decided = format!("{} passed, {unknown} unknown", search.passed);
     eprintln!(
-        "{what}: {decided}, met {} times: left-without-timeline",
-        search.known
+        "{what}: {decided}, met what is known {} times",
+        search.known.len()
     );
+    for known in &search.known {
+        eprintln!("{what}, known: {known}");
+    }
     search
         .unknown
         .iter()
