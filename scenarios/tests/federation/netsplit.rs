@@ -211,67 +211,80 @@ async fn together(pair: &Pair, garden: &RoomId) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_arrives_late_is_shown_once_and_leaves_no_gap() -> Outcome {
     between(Partner::Synapse, async |stage, pair| {
-        let garden = pair.garden("11").await?;
-        let mut listener = pair.alice.listen().await?;
-        listener.forget();
-        let (mut here, mut there) = (Vec::new(), Vec::new());
-        let cut = Fault::cut(&pair.home, &pair.abroad);
-        stage
-            .world
-            .during(&cut, async || {
-                for number in 0..7 {
-                    there.push(
-                        pair.charlie
-                            .say(&garden, &format!("there {number}"))
-                            .await?,
-                    );
-                    here.push(pair.alice.say(&garden, &format!("here {number}")).await?);
-                    here.push(pair.alice.say(&garden, "and again").await?);
-                    listener
-                        .until("alice has seen what she said", SETTLED, |seen| {
-                            seen.event(&garden, &here[here.len() - 1])
-                        })
-                        .await?;
-                }
-                // The check below can fail: now nothing of what charlie says is there.
-                let shown = pages(&pair.alice, &garden, "b", 1000).await?;
-                let missing = once("during the split", &[&here[..], &there[..]], &shown).is_err();
-                demand(missing, "go apart in a netsplit", format!("{shown:?}"))
-            })
-            .await?;
-        // An occasion, for a server that waits for one.
-        there.push(pair.charlie.say(&garden, "there again").await?);
-        receives(&pair.alice, &garden, &there, SETTLED).await?;
-        listener
-            .until("alice has seen what charlie said last", SETTLED, |seen| {
-                seen.event(&garden, &there[there.len() - 1])
-            })
-            .await?;
-        let all = [&here, &there].map(Vec::as_slice);
-        let room = listener.seen().room(&garden);
-        let room = room.ok_or_else(|| Failure::product("mention the room in sync"))?;
-        demand(!room.limited, "leave no gap in sync", "a limited timeline")?;
-        let synced: Vec<_> = room
-            .timeline
-            .iter()
-            .map(|event| event.event_id.to_string())
-            .collect();
-        let mut table = Table::default();
-        table.row("sync", once("in sync", &all, &synced));
-        for (direction, limit) in [("b", 1000), ("b", 3), ("f", 1000), ("f", 3)] {
-            let pages = pages(&pair.alice, &garden, direction, limit).await?;
-            table.row(
-                &format!("pages of {limit}, {direction}"),
-                once(
-                    &format!("on pages of {limit} read {direction}"),
-                    &all,
-                    &pages,
-                ),
-            );
-        }
-        table.verdict("show once what arrives late")
+        comes_late(stage, pair).await
     })
     .await
+}
+
+/// The same between two sites of the kit.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_arrives_late_from_a_conduit_is_shown_once_and_leaves_no_gap() -> Outcome {
+    between(Partner::Conduit, async |stage, pair| {
+        comes_late(stage, pair).await
+    })
+    .await
+}
+
+async fn comes_late(stage: &Stage, pair: &Pair) -> Result<()> {
+    let garden = pair.garden("11").await?;
+    let mut listener = pair.alice.listen().await?;
+    listener.forget();
+    let (mut here, mut there) = (Vec::new(), Vec::new());
+    let cut = Fault::cut(&pair.home, &pair.abroad);
+    stage
+        .world
+        .during(&cut, async || {
+            for number in 0..7 {
+                there.push(
+                    pair.charlie
+                        .say(&garden, &format!("there {number}"))
+                        .await?,
+                );
+                here.push(pair.alice.say(&garden, &format!("here {number}")).await?);
+                here.push(pair.alice.say(&garden, "and again").await?);
+                listener
+                    .until("alice has seen what she said", SETTLED, |seen| {
+                        seen.event(&garden, &here[here.len() - 1])
+                    })
+                    .await?;
+            }
+            // The check below can fail: now nothing of what charlie says is there.
+            let shown = pages(&pair.alice, &garden, "b", 1000).await?;
+            let missing = once("during the split", &[&here[..], &there[..]], &shown).is_err();
+            demand(missing, "go apart in a netsplit", format!("{shown:?}"))
+        })
+        .await?;
+    // An occasion, for a server that waits for one.
+    there.push(pair.charlie.say(&garden, "there again").await?);
+    receives(&pair.alice, &garden, &there, SETTLED).await?;
+    listener
+        .until("alice has seen what charlie said last", SETTLED, |seen| {
+            seen.event(&garden, &there[there.len() - 1])
+        })
+        .await?;
+    let all = [&here, &there].map(Vec::as_slice);
+    let room = listener.seen().room(&garden);
+    let room = room.ok_or_else(|| Failure::product("mention the room in sync"))?;
+    demand(!room.limited, "leave no gap in sync", "a limited timeline")?;
+    let synced: Vec<_> = room
+        .timeline
+        .iter()
+        .map(|event| event.event_id.to_string())
+        .collect();
+    let mut table = Table::default();
+    table.row("sync", once("in sync", &all, &synced));
+    for (direction, limit) in [("b", 1000), ("b", 3), ("f", 1000), ("f", 3)] {
+        let pages = pages(&pair.alice, &garden, direction, limit).await?;
+        table.row(
+            &format!("pages of {limit}, {direction}"),
+            once(
+                &format!("on pages of {limit} read {direction}"),
+                &all,
+                &pages,
+            ),
+        );
+    }
+    table.verdict("show once what arrives late")
 }
 
 /// Each of these is shown, and not twice.
