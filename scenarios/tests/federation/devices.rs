@@ -222,7 +222,7 @@ async fn second_device(stage: &Stage, watch: &Watch<'_>) -> Result<Client> {
     Ok(second)
 }
 
-async fn upload_keys(device: &Client) -> Result<()> {
+pub async fn upload_keys(device: &Client) -> Result<()> {
     let id = device.device_id();
     let keys = json!({
         "user_id": device.user_id(),
@@ -237,7 +237,7 @@ async fn upload_keys(device: &Client) -> Result<()> {
     Ok(device.upload_device_keys(&keys).await?)
 }
 
-async fn is_told(listener: &mut Listener, owner: &UserId, limit: Duration) -> Result<()> {
+pub async fn is_told(listener: &mut Listener, owner: &UserId, limit: Duration) -> Result<()> {
     let what = format!("sync tells that the devices of `{owner}` changed");
     let met = listener
         .until(what, limit, |seen| match &seen.device_lists_changed {

@@ -1,8 +1,10 @@
 //! Ephemeral events that other servers may not send, or that are none.
 
+use crate::devices::{is_told, upload_keys};
 use crate::known::{BAD_SIGNING_KEYS_STOP_A_TRANSACTION, RECEIPTS_OF_STRANGERS};
-use crate::{Cast, Table, demand, federation, soon};
-use harness::client::{Listener, Seen};
+use crate::{Cast, Table, demand, federation, soon, user};
+use fleet_peer::{Ask, Reply};
+use harness::client::{Listener, NewRoom, Seen};
 use harness::probe::ProbeState;
 use harness::scenario::Outcome;
 use harness::{Failure, Result};
@@ -299,6 +301,64 @@ async fn what_is_no_event_does_not_stop_the_good_ones() -> Outcome {
             );
         }
         table.verdict("take what is good of a transaction")
+    })
+    .await
+}
+
+/// E16, E15. delia's server says that the devices of alice changed and that alice is away: neither is its to say, and alice, who
+/// shares an encrypted room with delia, is told of neither. That delia's own devices changed is the sentinel; and when
+/// alice's devices do change, she is told, so that it would have been seen. "Device management"; "Presence".
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_and_presence_of_others_are_not_believed() -> Outcome {
+    federation(async |_, cast| {
+        cast.peer.takes_transactions();
+        let delias = json!({"user_id": cast.delia(), "stream_id": 7, "devices": [{
+            "device_id": "GENUINE",
+            "keys": {
+                "user_id": cast.delia(), "device_id": "GENUINE", "algorithms": [], "keys": {}, "signatures": {},
+            },
+        }]});
+        cast.peer.expect(Ask::Devices, move |_| Reply::json(&delias));
+        let garden = cast
+            .alice
+            .create_room(NewRoom::public("garden").encrypted())
+            .await?;
+        cast.joins(&garden, &cast.delia()).await?;
+        let alice = cast.alice.user_id();
+        let update = |who: &str| {
+            json!({"edu_type": "m.device_list_update", "content": {
+                "user_id": who, "device_id": "FORGED", "stream_id": 7, "prev_id": [], "deleted": false,
+            }})
+        };
+        let away = json!({"edu_type": "m.presence", "content": {"push": [{
+            "user_id": alice, "presence": "offline", "status_msg": "forged", "last_active_ago": 1,
+        }]}});
+        let mut listener = cast.alice.listen().await?;
+        listener.forget();
+        cast.peer
+            .deliver(&[], &[update(alice.as_str()), away])
+            .await?
+            .must()?;
+        cast.peer
+            .deliver(&[], &[update(&cast.delia())])
+            .await?
+            .must()?;
+        let delia = user(&cast.delia())?;
+        is_told(&mut listener, &delia, soon()).await?;
+        let seen = listener.seen();
+        demand(
+            !seen.device_lists_changed.contains(alice),
+            "believe a server about its own users' devices only",
+            format!("{:?}", seen.device_lists_changed),
+        )?;
+        let status = seen.presence.get(alice).map(|told| &told["status_msg"]);
+        demand(
+            status.is_none_or(|status| status != "forged"),
+            "believe a server about its own users' presence only",
+            format!("{status:?}"),
+        )?;
+        upload_keys(&cast.alice).await?;
+        is_told(&mut listener, alice, soon()).await
     })
     .await
 }
