@@ -1,15 +1,16 @@
 //! What breaks its world, and so has one of its own.
 
 use fixtures::media;
-use harness::client::Client;
+use harness::client::{Client, NewRoom};
 use harness::probe::ProbeState;
 use harness::rehearse::{backed_up, restored};
 use harness::scenario::{Outcome, scenario};
 use harness::site::Site;
 use harness::{Failure, OrBlame, Result};
+use reqwest::Method;
 use ruma::{OwnedEventId, RoomId};
 use scenarios::{HOME, SOON, fleet_site, login, product, room};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 /// Stops Conduit in one of two ways, and returns once it serves again.
@@ -225,6 +226,73 @@ async fn after_a_restore_every_uploaded_file_is_there_with_its_hash() -> Outcome
             "have lost what was uploaded after the backup",
             format!("{}", late.status),
         )
+    })
+    .await
+}
+
+/// C7. alexander has listened until after the backup; what he heard then is lost. What ezra says on the restored site, before
+/// alexander asks again from where he was, is told to him, or that there is a gap, or he is refused and begins anew; and what
+/// ezra says afterwards is told to him.
+/// Client-Server API, "Syncing", `since`; `restore.md`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_newer_than_a_restored_database_loses_nothing_silently() -> Outcome {
+    scenario(async |stage| {
+        let site = fleet_site(stage).await?;
+        let alexander = login(stage, &site, "alexander").await?;
+        let ezra = login(stage, &site, "ezra").await?;
+        let garden = alexander.create_room(NewRoom::public("garden")).await?;
+        ezra.join(&garden).await?;
+        let snapshot = backed_up(&site).await?;
+        let mut last = None;
+        // So many that the restored database does not come to the token while it starts.
+        for number in 0..300 {
+            last = Some(ezra.say(&garden, &format!("lost {number}")).await?);
+        }
+        let mut listener = alexander.listen().await?;
+        if let Some(last) = &last {
+            listener
+                .until("alexander has heard it", SOON, |seen| {
+                    seen.event(&garden, last)
+                })
+                .await?;
+        }
+        site.lose_data().await?;
+        restored(&site, &snapshot.id).await?;
+        let first = ezra.say(&garden, "first on the restored site").await?;
+        let token = listener.since().unwrap_or_default();
+        let path = format!("/_matrix/client/v3/sync?since={token}&timeout=0");
+        let answer = alexander.try_raw(Method::GET, &path, None).await?;
+        // Who is refused begins anew, and misses nothing.
+        let Ok(mut answer) = answer.outcome else {
+            return Ok(());
+        };
+        let next = answer["next_batch"].as_str().map(str::to_owned);
+        let mut listener = alexander.listen_from(next).await?;
+        let second = ezra.say(&garden, "second").await?;
+        listener
+            .until("alexander hears what is said now", SOON, |seen| {
+                seen.event(&garden, &second)
+            })
+            .await?;
+        let later = matches!(listener.seen().event(&garden, &first), ProbeState::Ready(_));
+        let pages = alexander.messages(&garden).await?;
+        let there = pages.iter().any(|event| event.event_id == first);
+        // Told in either sync, or said to lie in a gap, which a client then looks into.
+        let silent = |answer: &Value| {
+            let timeline = &answer["rooms"]["join"][garden.as_str()]["timeline"];
+            let gap = timeline["limited"] == true && there;
+            !later && !gap && !timeline.to_string().contains(first.as_str())
+        };
+        product(
+            !silent(&answer),
+            "lose nothing silently after a restore",
+            answer.to_string(),
+        )?;
+        answer["rooms"]["join"] = json!({});
+        match silent(&answer) || later {
+            true => Ok(()),
+            false => Err(Failure::harness("notice an answer without the room")),
+        }
     })
     .await
 }
