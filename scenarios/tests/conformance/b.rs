@@ -632,7 +632,9 @@ fn a_redaction_strips_the_content_on_the_partners_server_too() -> Outcome {
                 format!("{seen:?}"),
             )?;
             let redaction = alice.redact(&garden, &said, "a slip").await?;
-            charlie.sees(&garden, &redaction).await?;
+            charlie
+                .sees_within(&garden, &redaction, scene.soon())
+                .await?;
             for answer in ways_to_read(&charlie, &garden, &said).await? {
                 let told = format!("{:?}", answer.outcome);
                 product(

@@ -430,7 +430,7 @@ async fn wakes(
     told: impl Fn(&Value) -> bool,
 ) -> Result<(Duration, Value, String)> {
     let token = since(&bob.listen().await?)?;
-    let path = format!("/_matrix/client/v3/sync?since={token}&timeout=25000");
+    let path = format!("/_matrix/client/v3/sync?since={token}&timeout=15000");
     let poll = async {
         let answer = bob.try_raw(Method::GET, &path, None).await?.must()?;
         Ok::<_, Failure>((Instant::now(), answer))
@@ -466,7 +466,7 @@ fn a_long_poll_wakes_for_a_message_an_invitation_and_a_to_device_message() -> Ou
                 let (took, answer, token, told) = woken(scene, cause).await?;
                 product(
                     took < Duration::from_secs(10),
-                    &format!("wake a poll of 25 s for a {cause}"),
+                    &format!("wake a poll of 15 s for a {cause}"),
                     format!("it took {took:?}: {answer}"),
                 )?;
                 if told.holds(&answer) {
