@@ -173,15 +173,18 @@ async fn occasion(watch: &Watch<'_>) -> Result<()> {
     receives(watch.watcher, &watch.garden, &[said], soon()).await
 }
 
-/// Has the owner read what was said last.
+/// Has the owner read what was said last. Only the end of the room is asked for: further back Synapse would ask the other
+/// server for more, and where that is away it does not try to deliver anything there for up to a minute.
 async fn reads(watch: &Watch<'_>) -> Result<()> {
-    let shown = watch.owner.messages(&watch.garden).await?;
-    let last = shown.last().map_or("", |event| event.event_id.as_str());
-    let path = format!(
-        "/_matrix/client/v3/rooms/{}/receipt/m.read/{}",
-        encoded(watch.garden.as_str()),
-        encoded(last)
+    let room = format!(
+        "/_matrix/client/v3/rooms/{}",
+        encoded(watch.garden.as_str())
     );
+    let end = format!("{room}/messages?dir=b&limit=1");
+    let shown = watch.owner.try_raw(reqwest::Method::GET, &end, None);
+    let shown = shown.await?.must()?;
+    let last = shown["chunk"][0]["event_id"].as_str().unwrap_or_default();
+    let path = format!("{room}/receipt/m.read/{}", encoded(last));
     watch
         .owner
         .try_raw(reqwest::Method::POST, &path, Some(&json!({})))
