@@ -41,7 +41,7 @@ use harness::site::Site;
 use harness::world::{Options, World};
 use harness::{Failure, OrBlame, Result};
 use ruma::{OwnedRoomId, UserId};
-use scenarios::bootstrapped;
+use scenarios::{bootstrapped, login, register_abroad};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -252,8 +252,8 @@ async fn on_stage(
 async fn home(stage: &Stage) -> Result<(Arc<Site>, Client)> {
     let home = Box::pin(Home::settle(&stage.world)).await?;
     let alice = match home.site.server.is_conduit() {
-        true => scenarios::login(stage, &home.site, "alexander").await?,
-        false => Box::pin(home.alice()).await?,
+        true => login(stage, &home.site, "alexander").await?,
+        false => register_abroad(stage, &home.site, "alice").await?,
     };
     Ok((home.site, alice))
 }

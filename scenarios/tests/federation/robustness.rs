@@ -103,7 +103,14 @@ const RUBBISH: &[Rubbish] = &[
     (
         "another event than was asked for",
         Some(&OTHER_EVENT_UNDER_AN_ID),
-        |cast, room| Ok(always(&cast.peer.message(room, &cast.delia(), FORGED)?)),
+        // It is a good one, and may be shown, under its own id.
+        |cast, room| {
+            Ok(always(&cast.peer.message(
+                room,
+                &cast.delia(),
+                "by the way",
+            )?))
+        },
     ),
     ("another room's event", None, |cast, room| {
         let other = cast.peer.found(&cast.delia(), &room.version, "heath")?;
