@@ -9,7 +9,7 @@
 //! [`accounts`] of their own in a [`shared`] one; a [`fault`] breaks something in it for a while; [`commons`] has the
 //! claims that are put by every [`entrance`], which must not differ ([`differential`]); what clients did and were told
 //! becomes a [`history`]; after a failure they [`examine`] the machines; what is [`known`] to be wrong must be wrong in
-//! just that way; and [`report`] says what came of them.
+//! just that way; and [`report`] says what came of them, also as a [`page`].
 
 pub mod accounts;
 pub mod authority;
