@@ -4,21 +4,16 @@
 mod relay;
 
 use crate::failure::{OrBlame, Result};
+use crate::intercept::{Answer, Intercept, Interceptor, Question, Reply, Way};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
-use hyper::header::{
-    AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderValue, SET_COOKIE, TRANSFER_ENCODING,
-};
-use hyper::service::service_fn;
-use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::header::{AUTHORIZATION, HeaderValue, SET_COOKIE};
+use hyper::{HeaderMap, Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::task::{AbortHandle, JoinSet};
+use std::sync::{Mutex, PoisonError};
+use tokio::task::AbortHandle;
 
 /// One way to be wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -121,37 +116,27 @@ impl Mutant {
 pub struct Faulty {
     /// Where it listens, as a base URL.
     pub base: String,
-    listener: AbortHandle,
+    _listener: Listener,
 }
 
-impl Drop for Faulty {
+enum Listener {
+    Requests(#[expect(dead_code, reason = "held for its end")] Interceptor),
+    Bytes(AbortHandle),
+}
+
+impl Drop for Listener {
     fn drop(&mut self) {
-        self.listener.abort();
+        if let Self::Bytes(task) = self {
+            task.abort();
+        }
     }
 }
 
 struct State {
     mutant: Mutant,
-    target: String,
-    http: reqwest::Client,
     counter: AtomicU64,
     /// The newest token of every user who logged in through here.
     tokens: Mutex<BTreeMap<String, String>>,
-}
-
-/// A question on its way to the server.
-struct Question {
-    method: Method,
-    path: String,
-    headers: HeaderMap,
-    body: Bytes,
-}
-
-/// An answer on its way back.
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
 }
 
 impl Faulty {
@@ -160,90 +145,42 @@ impl Faulty {
     /// # Errors
     /// When it cannot listen.
     pub async fn start(mutant: Mutant, target: &str, http: reqwest::Client) -> Result<Self> {
-        let what = || format!("start the proxy that {}", mutant.word());
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
-            .await
-            .or_environment(what)?;
-        let base = format!("http://{}", listener.local_addr().or_environment(what)?);
         if mutant.is_about_bytes() {
+            let what = || format!("start the proxy that {}", mutant.word());
+            let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
+                .await
+                .or_environment(what)?;
+            let base = format!("http://{}", listener.local_addr().or_environment(what)?);
             let task = tokio::spawn(relay::carry(mutant, listener, target)?);
-            return Ok(Self {
-                base,
-                listener: task.abort_handle(),
-            });
+            let _listener = Listener::Bytes(task.abort_handle());
+            return Ok(Self { base, _listener });
         }
-        let state = Arc::new(State {
+        let state = State {
             mutant,
-            target: target.to_owned(),
-            http,
             counter: AtomicU64::new(0),
             tokens: Mutex::default(),
-        });
-        let task = tokio::spawn(async move {
-            // Aborted with the listener, because the set is dropped with it.
-            let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                let state = state.clone();
-                connections.spawn(async move {
-                    let service = service_fn(move |request| {
-                        let state = state.clone();
-                        async move { Ok::<_, Infallible>(state.serve(request).await) }
-                    });
-                    let stream = hyper_util::rt::TokioIo::new(stream);
-                    // A client that goes away is no concern of the proxy's.
-                    let _ = hyper::server::conn::http1::Builder::new()
-                        .serve_connection(stream, service)
-                        .await;
-                });
-            }
-        });
+        };
+        let interceptor = Interceptor::start(target, http, state).await?;
         Ok(Self {
-            base,
-            listener: task.abort_handle(),
+            base: interceptor.base.clone(),
+            _listener: Listener::Requests(interceptor),
         })
     }
 }
 
-impl State {
-    async fn serve(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let answer = match self.answer(request).await {
-            Ok(answer) => answer,
-            Err(error) => Answer {
-                status: StatusCode::BAD_GATEWAY,
-                headers: HeaderMap::new(),
-                body: error.to_string().into(),
-            },
-        };
-        let mut response = Response::new(Full::new(answer.body));
-        *response.status_mut() = answer.status;
-        *response.headers_mut() = answer.headers;
-        response
-    }
-
-    async fn answer(
-        &self,
-        request: Request<Incoming>,
-    ) -> std::result::Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
-        let (parts, body) = request.into_parts();
-        let mut question = Question {
-            method: parts.method,
-            path: parts.uri.to_string(),
-            headers: parts.headers,
-            body: body.collect().await?.to_bytes(),
-        };
-        for header in [HOST, CONTENT_LENGTH, TRANSFER_ENCODING] {
-            question.headers.remove(header);
-        }
+impl Intercept for State {
+    async fn answer(&self, mut question: Question, way: &Way) -> reqwest::Result<Reply> {
         if let Some(answer) = self.instead(&question) {
-            return Ok(answer);
+            return Ok(Reply::Answer(answer));
         }
         self.change(&mut question);
         if self.mutant == Mutant::DuplicatesMessages && is_message(&question) {
-            let again = format!("{}-again", question.path);
-            self.forward(&question, &again).await?;
+            let mut again = question.clone();
+            again.path += "-again";
+            way.forward(&again).await?;
         }
         let began = tokio::time::Instant::now();
-        let mut answer = self.forward(&question, &question.path).await?;
+        let mut answer = way.forward(&question).await?;
         if self.mutant == Mutant::SleepsThroughPolls
             && let Some(time) = poll_of(&question)
         {
@@ -251,26 +188,11 @@ impl State {
         }
         self.remember(&question, &answer);
         self.spoil(&question, &mut answer);
-        answer.headers.remove(CONTENT_LENGTH);
-        answer.headers.remove(TRANSFER_ENCODING);
-        Ok(answer)
+        Ok(Reply::Answer(answer))
     }
+}
 
-    async fn forward(&self, question: &Question, path: &str) -> reqwest::Result<Answer> {
-        let answer = self
-            .http
-            .request(question.method.clone(), format!("{}{path}", self.target))
-            .headers(question.headers.clone())
-            .body(question.body.clone())
-            .send()
-            .await?;
-        Ok(Answer {
-            status: answer.status(),
-            headers: answer.headers().clone(),
-            body: answer.bytes().await?,
-        })
-    }
-
+impl State {
     /// What is answered without asking the server at all.
     fn instead(&self, question: &Question) -> Option<Answer> {
         let nth = || self.counter.fetch_add(1, Ordering::Relaxed) + 1;

@@ -28,6 +28,7 @@ pub mod history;
 pub mod homeserver;
 pub mod host;
 pub mod image;
+pub mod intercept;
 pub mod known;
 pub mod lint;
 pub mod measure;

@@ -263,6 +263,8 @@ pub fn builder(root_certificate: &str, sites: &[(&str, Ports)]) -> Result<reqwes
     Ok(reqwest::Client::builder()
         .tls_certs_only([certificate])
         .dns_resolver(Arc::new(LabNames { names }))
+        // Whether another crate has reqwest unpack answers must not change what is asked.
+        .no_gzip()
         .no_proxy()
         .connect_timeout(Duration::from_secs(10))
         .timeout(Duration::from_secs(120)))

@@ -2,6 +2,7 @@
 
 pub mod drafts;
 pub mod ear;
+pub mod table;
 pub mod trial;
 
 use harness::client::{Client, Registration};

@@ -41,6 +41,7 @@ use harness::site::Site;
 use harness::world::{Options, World};
 use harness::{Failure, OrBlame, Result};
 use ruma::{OwnedRoomId, UserId};
+use scenarios::table::Table;
 use scenarios::{bootstrapped, login, register_abroad};
 use std::sync::Arc;
 use std::time::Duration;
@@ -360,46 +361,4 @@ fn demand(holds: bool, what: &str, seen: impl Into<String>) -> Result<()> {
 
 fn user(id: &str) -> Result<ruma::OwnedUserId> {
     UserId::parse(id).or_harness(|| format!("name the user `{id}`"))
-}
-
-/// One after the other, each with its own verdict; all complaints in one letter.
-#[derive(Default)]
-struct Table {
-    rows: usize,
-    complaints: Vec<Failure>,
-}
-
-impl Table {
-    /// Notes what came of a row.
-    fn row(&mut self, name: &str, outcome: Result<()>) {
-        self.rows += 1;
-        if let Err(failure) = outcome {
-            let mut named = Failure::new(failure.blame, format!("{name}: {}", failure.what));
-            named.causes = failure.causes;
-            named.last_seen = failure.last_seen;
-            named.hint = failure.hint;
-            self.complaints.push(named);
-        }
-    }
-
-    /// All rows must have held, and there must have been some.
-    fn verdict(mut self, what: &str) -> Result<()> {
-        if self.rows == 0 {
-            return Err(Failure::harness(format!("{what}: no row was put")));
-        }
-        if self.complaints.len() < 2 {
-            return self.complaints.pop().map_or(Ok(()), Err);
-        }
-        let blame = self.complaints[0].blame;
-        let letters: Vec<_> = self.complaints.iter().map(ToString::to_string).collect();
-        Err(Failure::new(
-            blame,
-            format!(
-                "{what}: {} of {} rows do not hold",
-                letters.len(),
-                self.rows
-            ),
-        )
-        .last_seen(letters.join("\n")))
-    }
 }

@@ -366,8 +366,8 @@ impl<'a> Judge<'a> {
             Type::ByteSize => match &node.data {
                 Data::Integer(number) if u64::try_from(*number).is_ok() => Fit::Fits,
                 Data::Integer(_) => Fit::OutOfRange,
-                Data::Text(text) => match text.parse::<bytesize::ByteSize>() {
-                    Ok(_) => Fit::Fits,
+                Data::Text(text) => match byte_size(text) {
+                    Ok(()) => Fit::Fits,
                     Err(why) => Fit::Invalid(why),
                 },
                 _ => Fit::WrongType,
@@ -808,4 +808,31 @@ pub(crate) fn is_known(path: &[String]) -> bool {
 pub(super) fn text_at<'a>(table: &'a Table, path: &[&str]) -> Option<(&'a Node, &'a str)> {
     let node = table.at(path)?;
     Some((node, node.text()?))
+}
+
+/// Whether bytesize 2.0.1, which Conduit 0.10.12 has, reads this as a number of bytes. The library here is 2.3.1. From
+/// 2.0.1 to there its parser changed in two ways (`src/parse.rs`): exabytes became known, and letters that are not ASCII
+/// are no longer made small, of which one, the sign of Kelvin, becomes a `k`.
+fn byte_size(text: &str) -> Result<(), String> {
+    let text = text.to_lowercase();
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    if ["e", "eb", "ei", "eib"].contains(&unit.trim_start()) {
+        return Err(format!("couldn't parse unit of {:?}", unit.trim_start()));
+    }
+    text.parse::<bytesize::ByteSize>().map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::byte_size;
+
+    #[test]
+    fn sizes_are_those_of_the_library_that_conduit_has() {
+        for size in ["5", "2GB", "1.5 GiB", "1 \u{212a}B", "3p"] {
+            assert_eq!(byte_size(size), Ok(()), "{size}");
+        }
+        for none in ["1EB", "2 EiB", "1e", "GB", "-1", "1 furlong", ""] {
+            assert!(byte_size(none).is_err(), "{none}");
+        }
+    }
 }
