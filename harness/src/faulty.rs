@@ -5,7 +5,6 @@ mod relay;
 
 use crate::failure::{OrBlame, Result};
 use crate::intercept::{Answer, Intercept, Interceptor, Question, Reply, Way};
-use bytes::Bytes;
 use hyper::header::{AUTHORIZATION, HeaderValue, SET_COOKIE};
 use hyper::{HeaderMap, Method, StatusCode};
 use serde::{Deserialize, Serialize};

@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use hyper::header::{ACCEPT_ENCODING, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use std::io;
 use std::sync::Arc;
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -164,13 +165,13 @@ async fn serve(
     request: Request<Incoming>,
     way: &Way,
     decides: &impl Intercept,
-) -> std::result::Result<Response<Full<Bytes>>, Box<dyn std::error::Error + Send + Sync>> {
+) -> io::Result<Response<Full<Bytes>>> {
     let (parts, body) = request.into_parts();
     let mut question = Question {
         method: parts.method,
         path: parts.uri.to_string(),
         headers: parts.headers,
-        body: body.collect().await?.to_bytes(),
+        body: body.collect().await.map_err(io::Error::other)?.to_bytes(),
     };
     // Who intercepts wants to read what is answered.
     for header in [ACCEPT_ENCODING, CONTENT_LENGTH, HOST, TRANSFER_ENCODING] {
@@ -178,7 +179,7 @@ async fn serve(
     }
     let answer = match decides.answer(question, way).await {
         Ok(Reply::Answer(answer)) => answer,
-        Ok(Reply::Nothing) => return Err("the reply is lost on purpose".into()),
+        Ok(Reply::Nothing) => return Err(io::Error::other("the reply is lost on purpose")),
         Err(error) => Answer {
             status: StatusCode::BAD_GATEWAY,
             headers: HeaderMap::new(),
