@@ -12,13 +12,14 @@ use matrix_sdk::deserialized_responses::{
     ProcessedToDeviceEvent, TimelineEvent, TimelineEventKind,
 };
 use matrix_sdk::encryption::EncryptionSettings;
+use matrix_sdk::ruma::api::client::keys::upload_keys;
 use matrix_sdk::ruma::api::client::room::create_room;
 use matrix_sdk::ruma::events::room::encryption::RoomEncryptionEventContent;
 use matrix_sdk::ruma::events::room::message::RoomMessageEventContent;
 use matrix_sdk::ruma::events::{EmptyStateKey, InitialStateEvent};
 use matrix_sdk::ruma::{
-    DeviceId, EventId, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId,
-    RoomVersionId, ServerName, UInt, UserId,
+    DeviceId, EventId, OneTimeKeyAlgorithm, OwnedEventId, OwnedRoomId, OwnedServerName,
+    OwnedUserId, RoomId, RoomVersionId, ServerName, UInt, UserId,
 };
 use matrix_sdk::{Client, Room};
 use std::fmt;
@@ -292,7 +293,7 @@ impl Device {
         what: impl Into<String>,
         mut ask: impl AsyncFnMut() -> ProbeState<T>,
     ) -> Result<T> {
-        let met = probe::until(what, soon(), async || {
+        let met = probe::until(&what.into(), soon(), async || {
             let steps = join_all(devices.iter().map(|device| device.step())).await;
             if let Some(failure) = steps.into_iter().find_map(Result::err) {
                 return ProbeState::NotYet(failure.to_string());
@@ -307,14 +308,26 @@ impl Device {
     async fn has_published_keys(&self) -> Result<()> {
         let what = format!("the keys of {self} are on the server");
         self.until(what, async || {
-            let count = self.client.encryption().uploaded_key_count().await;
-            match count {
+            match self.one_time_keys().await {
+                // The first ones are uploaded together with the identity keys.
                 Ok(0) => ProbeState::NotYet("it has uploaded no one-time key".to_owned()),
                 Ok(_) => ProbeState::Ready(()),
-                Err(error) => ProbeState::Failed(error.to_string()),
+                Err(failure) => ProbeState::NotYet(failure.to_string()),
             }
         })
         .await
+    }
+
+    /// How many one-time keys the server has of this device: what it answers to an upload of nothing.
+    ///
+    /// # Errors
+    /// When it refuses.
+    pub async fn one_time_keys(&self) -> Result<u64> {
+        let answer = self.client.send(upload_keys::v3::Request::new()).await;
+        let answer = sdk(answer, || format!("ask how many one-time keys {self} has"))?;
+        let counts = &answer.one_time_key_counts;
+        let count = counts.get(&OneTimeKeyAlgorithm::SignedCurve25519);
+        Ok(count.map_or(0, |&count| count.into()))
     }
 
     /// A room as this device knows it.

@@ -22,14 +22,12 @@ use harness::shared::{Settled, Shared, inside};
 use harness::site::Site;
 use harness::world::{Options, World};
 use harness::{Failure, OrBlame, Result};
-use matrix_sdk::ruma::{ServerName, UserId};
+use ruma::{ServerName, UserId};
 use scenarios::table::Table;
 use scenarios::{ABROAD, HOME, bootstrapped};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-
-use fleet_device::matrix_sdk;
 
 /// Between whom a claim is put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -245,12 +243,7 @@ impl Cast {
     }
 
     /// bob follows alice's invitation into a room. Returns once both devices know that he is there.
-    pub async fn follows(
-        &self,
-        alice: &Device,
-        bob: &Device,
-        room: &matrix_sdk::ruma::RoomId,
-    ) -> Result<()> {
+    pub async fn follows(&self, alice: &Device, bob: &Device, room: &ruma::RoomId) -> Result<()> {
         bob.join(room, &[self.home.name()?]).await?;
         alice.knows_member(room, bob.user_id()).await
     }
@@ -371,7 +364,7 @@ fn demand(holds: bool, what: &str, seen: impl Into<String>) -> Result<()> {
 }
 
 /// Somebody's full name.
-fn user(account: &Account, place: &Place) -> Result<matrix_sdk::ruma::OwnedUserId> {
+fn user(account: &Account, place: &Place) -> Result<ruma::OwnedUserId> {
     let id = format!("@{}:{}", account.name, place.site.name);
     UserId::parse(&id).or_harness(|| format!("name the user `{id}`"))
 }
