@@ -421,6 +421,26 @@ impl Device {
         .await
     }
 
+    /// Waits until this device knows a device of somebody's, and so shares room keys with it, or knows that it is gone.
+    ///
+    /// # Errors
+    /// When it does not come to know it.
+    pub async fn knows_device(&self, user: &UserId, device: &DeviceId, there: bool) -> Result<()> {
+        let how = if there { "has" } else { "has not" };
+        let what = format!("{self} knows that {user} {how} the device `{device}`");
+        self.until(what, async || {
+            match self.client.encryption().get_user_devices(user).await {
+                Ok(devices) if devices.get(device).is_some() == there => ProbeState::Ready(()),
+                Ok(devices) => {
+                    let known: Vec<_> = devices.keys().map(ToString::to_string).collect();
+                    ProbeState::NotYet(format!("it knows {known:?}"))
+                }
+                Err(error) => ProbeState::NotYet(error.to_string()),
+            }
+        })
+        .await
+    }
+
     /// Says something in an encrypted room: shares the room key with every device that is to have it, and sends. Returns
     /// once the server has taken it.
     ///
