@@ -2,7 +2,7 @@
 
 use crate::{Between, Cast, demand, encryption_alone};
 use fleet_device::matrix_sdk::encryption::{BackupDownloadStrategy, EncryptionSettings};
-use fleet_device::{Device, Shown, Way, sdk};
+use fleet_device::{Device, Mutant, Shown, sdk};
 use harness::accounts::Account;
 use harness::scenario::Outcome;
 use harness::{OrBlame, Result};
@@ -18,100 +18,104 @@ use scenarios::encoded;
 /// ciphertext.
 #[tokio::test(flavor = "multi_thread")]
 async fn everybody_of_the_fleet_reads_what_he_is_entitled_to_and_nothing_else() -> Outcome {
-    encryption_alone(&[Between::Neighbours], &[], async |stage, cast| {
-        if !cast.home.site.server.is_conduit() {
-            return Err(stage.unproved("meet the fleet: only a Conduit is bootstrapped"));
-        }
-        let [phone, ezra, timmy] = [
-            enters(cast, "alexander", "phone").await?,
-            enters(cast, "ezra", "program").await?,
-            enters(cast, "timmy", "program").await?,
-        ];
-        let ops = ops(&phone, cast).await?;
-        phone
-            .makes_identity(&account(cast, "alexander").await?)
-            .await?;
-        let everybody = [&phone, &ezra, &timmy];
-        know_each_other(&everybody).await?;
-        let report = phone.say(&ops, "report, everybody").await?;
-        let found = ezra.say(&ops, "the archive is whole").await?;
-        let well = timmy.say(&ops, "all rovers are well").await?;
-        let morning = [
-            (&report, "report, everybody"),
-            (&found, "the archive is whole"),
-            (&well, "all rovers are well"),
-        ];
-        for device in everybody {
-            read(device, &ops, &morning).await?;
-        }
-        let recovery_key = phone.enables_recovery().await?;
+    encryption_alone(
+        &[Between::Neighbours],
+        &[Mutant::DropsToDevice],
+        async |stage, cast| {
+            if !cast.home.site.server.is_conduit() {
+                return Err(stage.unproved("meet the fleet: only a Conduit is bootstrapped"));
+            }
+            let [phone, ezra, timmy] = [
+                enters(cast, "alexander", "phone").await?,
+                enters(cast, "ezra", "program").await?,
+                enters(cast, "timmy", "program").await?,
+            ];
+            let ops = ops(&phone, cast).await?;
+            phone
+                .makes_identity(&account(cast, "alexander").await?)
+                .await?;
+            let everybody = [&phone, &ezra, &timmy];
+            know_each_other(&everybody).await?;
+            let report = phone.say(&ops, "report, everybody").await?;
+            let found = ezra.say(&ops, "the archive is whole").await?;
+            let well = timmy.say(&ops, "all rovers are well").await?;
+            let morning = [
+                (&report, "report, everybody"),
+                (&found, "the archive is whole"),
+                (&well, "all rovers are well"),
+            ];
+            for device in everybody {
+                read(device, &ops, &morning).await?;
+            }
+            let recovery_key = phone.enables_recovery().await?;
 
-        let killed = ezra.close();
-        let meanwhile = timmy.say(&ops, "ezra does not answer").await?;
-        let ezra = Device::reopened(killed).await?;
-        read(&ezra, &ops, &[(&meanwhile, "ezra does not answer")]).await?;
-        for (event, text) in morning {
-            is_fetched(&ezra, &ops, event, text).await?;
-        }
+            let killed = ezra.close();
+            let meanwhile = timmy.say(&ops, "ezra does not answer").await?;
+            let ezra = Device::reopened(killed).await?;
+            read(&ezra, &ops, &[(&meanwhile, "ezra does not answer")]).await?;
+            for (event, text) in morning {
+                is_fetched(&ezra, &ops, event, text).await?;
+            }
 
-        let lost = timmy;
-        // First, because Conduit tells of a device that has gone only together with the user's next change
-        // (`device-changes-are-untold`).
-        sdk(lost.sdk().logout().await, || {
-            "sign the lost program out".to_owned()
-        })?;
-        let timmy = enters(cast, "timmy", "new program").await?;
-        for other in [&phone, &ezra] {
-            let user = timmy.user_id();
-            other.knows_device(user, timmy.device_id(), true).await?;
-            other.knows_device(user, lost.device_id(), false).await?;
-        }
-        let after = phone.say(&ops, "welcome back, timmy").await?;
-        read(&timmy, &ops, &[(&after, "welcome back, timmy")]).await?;
-        for (event, _) in morning {
-            cannot_read(&timmy, &ops, event).await?;
-        }
-        let secret = ezra.say(&ops, "the lost program hears nothing").await?;
-        read(&timmy, &ops, &[(&secret, "the lost program hears nothing")]).await?;
-        let carried = carried(&timmy, &ops, &secret).await?;
-        demand(
-            !opens(&lost, &ops, &carried).await?,
-            "keep what is said from a device that was signed out",
-            carried.to_string(),
-        )?;
+            let lost = timmy;
+            // First, because Conduit tells of a device that has gone only together with the user's next change
+            // (`device-changes-are-untold`).
+            sdk(lost.sdk().logout().await, || {
+                "sign the lost program out".to_owned()
+            })?;
+            let timmy = enters(cast, "timmy", "new program").await?;
+            for other in [&phone, &ezra] {
+                let user = timmy.user_id();
+                other.knows_device(user, timmy.device_id(), true).await?;
+                other.knows_device(user, lost.device_id(), false).await?;
+            }
+            let after = phone.say(&ops, "welcome back, timmy").await?;
+            read(&timmy, &ops, &[(&after, "welcome back, timmy")]).await?;
+            for (event, _) in morning {
+                cannot_read(&timmy, &ops, event).await?;
+            }
+            let secret = ezra.say(&ops, "the lost program hears nothing").await?;
+            read(&timmy, &ops, &[(&secret, "the lost program hears nothing")]).await?;
+            let carried = carried(&timmy, &ops, &secret).await?;
+            demand(
+                !opens(&lost, &ops, &carried).await?,
+                "keep what is said from a device that was signed out",
+                carried.to_string(),
+            )?;
 
-        read(&phone, &ops, &[(&secret, "the lost program hears nothing")]).await?;
-        phone.has_backed_up().await?;
-        let alexander = account(cast, "alexander").await?;
-        let settings = EncryptionSettings {
-            backup_download_strategy: BackupDownloadStrategy::OneShot,
-            ..EncryptionSettings::default()
-        };
-        let new_phone =
-            Device::login_with(&cast.home_way, &alexander, "new phone", settings).await?;
-        cannot_read(&new_phone, &ops, &report).await?;
-        new_phone.recovers(&recovery_key).await?;
-        for (event, text) in morning {
-            is_fetched(&new_phone, &ops, event, text).await?;
-        }
-        for (event, text) in [
-            (&meanwhile, "ezra does not answer"),
-            (&after, "welcome back, timmy"),
-            (&secret, "the lost program hears nothing"),
-        ] {
-            is_fetched(&new_phone, &ops, event, text).await?;
-        }
+            read(&phone, &ops, &[(&secret, "the lost program hears nothing")]).await?;
+            phone.has_backed_up().await?;
+            let alexander = account(cast, "alexander").await?;
+            let settings = EncryptionSettings {
+                backup_download_strategy: BackupDownloadStrategy::OneShot,
+                ..EncryptionSettings::default()
+            };
+            let new_phone =
+                Device::login_with(&cast.home_way, &alexander, "new phone", settings).await?;
+            cannot_read(&new_phone, &ops, &report).await?;
+            new_phone.recovers(&recovery_key).await?;
+            for (event, text) in morning {
+                is_fetched(&new_phone, &ops, event, text).await?;
+            }
+            for (event, text) in [
+                (&meanwhile, "ezra does not answer"),
+                (&after, "welcome back, timmy"),
+                (&secret, "the lost program hears nothing"),
+            ] {
+                is_fetched(&new_phone, &ops, event, text).await?;
+            }
 
-        let canary = enters(cast, "canary", "program").await?;
-        let path = event_path(&ops, &secret);
-        let told = canary.asks(&path).await;
-        demand(
-            told.as_ref()
-                .is_err_and(|failure| failure.to_string().contains("403")),
-            "keep even the ciphertext from who is not in the room",
-            format!("{told:?}"),
-        )
-    })
+            let canary = enters(cast, "canary", "program").await?;
+            let path = event_path(&ops, &secret);
+            let told = canary.asks(&path).await;
+            demand(
+                told.as_ref()
+                    .is_err_and(|failure| failure.to_string().contains("403")),
+                "keep even the ciphertext from who is not in the room",
+                format!("{told:?}"),
+            )
+        },
+    )
     .await
 }
 
@@ -126,7 +130,7 @@ async fn account(cast: &Cast, name: &str) -> Result<Account> {
 
 async fn enters(cast: &Cast, name: &str, device: &str) -> Result<Device> {
     let account = account(cast, name).await?;
-    Device::login(&Way::to(&cast.home.site), &account, device).await
+    Device::login(&cast.home_way, &account, device).await
 }
 
 /// `#fleet-ops`, which all of them have joined.
