@@ -31,9 +31,6 @@ async fn everybody_of_the_fleet_reads_what_he_is_entitled_to_and_nothing_else() 
                 enters(cast, "timmy", "program").await?,
             ];
             let ops = ops(&phone, cast).await?;
-            phone
-                .makes_identity(&account(cast, "alexander").await?)
-                .await?;
             let everybody = [&phone, &ezra, &timmy];
             know_each_other(&everybody).await?;
             let report = phone.say(&ops, "report, everybody").await?;
@@ -47,6 +44,9 @@ async fn everybody_of_the_fleet_reads_what_he_is_entitled_to_and_nothing_else() 
             for device in everybody {
                 read(device, &ops, &morning).await?;
             }
+            phone
+                .makes_identity(&account(cast, "alexander").await?)
+                .await?;
             let recovery_key = phone.enables_recovery().await?;
 
             let killed = ezra.close();
