@@ -9,7 +9,10 @@
 //! Where there is no Conduit, two Synapses take their places, and the note says so. Sections are those of the Client-Server
 //! API unless another is named.
 
+mod devices;
 mod messages;
+mod rotation;
+mod verification;
 
 use fleet_device::{Device, Gate, HASTE, Mutant, Way};
 use futures_util::future::join_all;
