@@ -1,17 +1,16 @@
 //! Device lists: who has which devices, and who is told so; also by a server that lies.
 
-use crate::{Between, Cast, demand, encryption, encryption_alone, encryption_between, user};
+use crate::{Between, Cast, demand, encryption, encryption_alone, encryption_between};
 use fleet_device::matrix_sdk::deserialized_responses::{UnableToDecryptReason, WithheldCode};
 use fleet_device::matrix_sdk::encryption::LocalTrust;
 use fleet_device::matrix_sdk_crypto::CollectStrategy;
-use fleet_device::{Device, EncryptedRoom, Forged, Gate, HASTE, Mutant, Shown, Way, sdk, soon};
-use harness::accounts::Account;
+use fleet_device::{Device, EncryptedRoom, Forged, Gate, HASTE, Mutant, Shown, sdk, soon};
 use harness::fault::{Fault, Part};
-use harness::known::federation::{DEVICE_CHANGES_ARE_UNTOLD, DEVICE_UPDATE_IS_LOST};
+use harness::known::federation::DEVICE_CHANGES_ARE_UNTOLD;
 use harness::probe::{self, ProbeState};
 use harness::scenario::Outcome;
-use harness::{Failure, OrBlame, Result};
-use ruma::{DeviceId, EventId, OwnedRoomId, RoomId, UserId};
+use harness::{Failure, Result};
+use ruma::{DeviceId, EventId, RoomId, UserId};
 use scenarios::table::Table;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -94,17 +93,6 @@ impl Ear {
             seen.unwrap_or_default(),
         )
     }
-}
-
-/// Makes a room that bob follows alice into.
-async fn garden(cast: &Cast, alice: &Device, bob: &Device) -> Result<OwnedRoomId> {
-    let how = EncryptedRoom {
-        invited: vec![bob.user_id().to_owned()],
-        ..EncryptedRoom::default()
-    };
-    let room = alice.make_room(&how).await?;
-    cast.follows(alice, bob, &room).await?;
-    Ok(room)
 }
 
 /// Something else that is to be delivered; returns when it was. Conduit tells a change of devices abroad only together with
@@ -221,7 +209,9 @@ async fn a_device_taken_up_in_a_partition_becomes_known_and_is_given_keys() -> O
     encryption_alone(&abroad, &[], async |stage, cast| {
         let _turn = turn.lock().await;
         let (alice, phone) = cast.phones().await?;
-        let room = garden(cast, &alice, &phone).await?;
+        let room = cast
+            .garden(&alice, &phone, EncryptedRoom::default())
+            .await?;
         let before = cast.bobs("tablet").await?;
         occasion(&phone, &alice, &room).await?;
         let bob = phone.user_id();
@@ -272,7 +262,9 @@ async fn a_device_that_is_left_out_is_told_why() -> Outcome {
     encryption(&[Mutant::DropsWithheld], async |_, cast| {
         let (alice, phone) = cast.phones().await?;
         let tablet = cast.bobs("tablet").await?;
-        let room = garden(cast, &alice, &phone).await?;
+        let room = cast
+            .garden(&alice, &phone, EncryptedRoom::default())
+            .await?;
         let bob = phone.user_id();
         alice.knows_device(bob, tablet.device_id(), true).await?;
         let said = alice.say(&room, "to everybody").await?;
@@ -290,7 +282,9 @@ async fn a_device_that_is_left_out_is_told_why() -> Outcome {
         let carol = cast.home.account("carol").await?;
         let trust = CollectStrategy::OnlyTrustedDevices;
         let carol = Device::login_with(&cast.home_way, &carol, "phone", trust).await?;
-        let room = garden(cast, &carol, &phone).await?;
+        let room = cast
+            .garden(&carol, &phone, EncryptedRoom::default())
+            .await?;
         carol.knows_device(bob, phone.device_id(), true).await?;
         let said = carol.say(&room, "to those whom I trust").await?;
         cannot_read(&phone, &room, &said, Some(&WithheldCode::Unverified)).await
@@ -380,7 +374,7 @@ async fn under_a_lie(
     )?;
     alice.makes_identity(&of_alice).await?;
     bob.makes_identity(&of_bob).await?;
-    let room = garden(cast, &alice, &bob).await?;
+    let room = cast.garden(&alice, &bob, EncryptedRoom::default()).await?;
     let identity = alice.knows_signed(bob.user_id(), bob.device_id()).await?;
     sdk(identity.verify().await, || format!("{alice} verifies bob"))?;
     let said = alice.say(&room, "before the lie").await?;
@@ -439,7 +433,7 @@ async fn keys_put_in_a_known_devices_place_are_not_believed() -> Outcome {
         let way = gate.way()?;
         let alice = Device::login(&way, &cast.alice, "phone").await?;
         let bob = cast.bobs("phone").await?;
-        let room = garden(cast, &alice, &bob).await?;
+        let room = cast.garden(&alice, &bob, EncryptedRoom::default()).await?;
         let (user, device) = (bob.user_id(), bob.device_id());
         alice.knows_device(user, device, true).await?;
         let truth = bob.sdk().encryption().curve25519_key().await;
@@ -494,7 +488,7 @@ async fn a_device_that_is_hidden_is_given_nothing_and_shows_it() -> Outcome {
         let gate = Gate::wrong(&cast.home.site, Mutant::HidesDeviceChanges).await?;
         let alice = Device::login(&gate.way()?, &cast.alice, "phone").await?;
         let bob = cast.bobs("phone").await?;
-        let room = garden(cast, &alice, &bob).await?;
+        let room = cast.garden(&alice, &bob, EncryptedRoom::default()).await?;
         let said = alice.say(&room, "to the phone").await?;
         bob.reads(&room, &said, "to the phone").await?;
 

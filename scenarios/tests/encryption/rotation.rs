@@ -1,12 +1,12 @@
 //! Room keys change when somebody is not to read on.
 
-use crate::{Between, Cast, demand, encryption, encryption_between};
+use crate::{Between, demand, encryption, encryption_between};
 use fleet_device::{Device, EncryptedRoom, HASTE, Mutant, Shown, sdk};
 use harness::known::federation::DEVICE_CHANGES_ARE_UNTOLD;
 use harness::probe::ProbeState;
 use harness::scenario::Outcome;
 use harness::{Failure, Result};
-use ruma::{OwnedEventId, OwnedRoomId, RoomId};
+use ruma::{OwnedEventId, RoomId};
 use scenarios::encoded;
 use std::time::Duration;
 
@@ -25,19 +25,6 @@ async fn says(who: &Device, room: &RoomId, text: &str) -> Result<Said> {
         .ok_or_else(|| Failure::harness(format!("know the session of `{event}`")))?
         .to_owned();
     Ok(Said { event, session })
-}
-
-/// Makes a room that bob follows alice into.
-async fn garden(
-    cast: &Cast,
-    alice: &Device,
-    bob: &Device,
-    mut how: EncryptedRoom,
-) -> Result<OwnedRoomId> {
-    how.invited = vec![bob.user_id().to_owned()];
-    let room = alice.make_room(&how).await?;
-    cast.follows(alice, bob, &room).await?;
-    Ok(room)
 }
 
 /// Who is gone is handed what was said, from hand to hand: what went out while he was there he can read, what was said after
@@ -83,7 +70,7 @@ async fn who_left_or_was_banned_cannot_read_on() -> Outcome {
         let (alice, bob) = cast.phones().await?;
         let user = bob.user_id();
         for gone in ["leave", "ban"] {
-            let room = garden(cast, &alice, &bob, EncryptedRoom::default()).await?;
+            let room = cast.garden(&alice, &bob, EncryptedRoom::default()).await?;
             let first = says(&alice, &room, "come in").await?;
             let second = says(&alice, &room, "sit down").await?;
             demand(
@@ -114,7 +101,9 @@ async fn a_device_that_logged_out_cannot_read_on() -> Outcome {
     encryption(&[Mutant::KeepsGoneDevices], async |_, cast| {
         let (alice, phone) = cast.phones().await?;
         let tablet = cast.bobs("tablet").await?;
-        let room = garden(cast, &alice, &phone, EncryptedRoom::default()).await?;
+        let room = cast
+            .garden(&alice, &phone, EncryptedRoom::default())
+            .await?;
         let user = phone.user_id();
         alice.knows_device(user, tablet.device_id(), true).await?;
         let before = says(&alice, &room, "to all of you").await?;
@@ -157,7 +146,7 @@ async fn the_room_key_changes_after_as_many_messages_as_the_room_says() -> Outco
             messages: Some(3),
             ..EncryptedRoom::default()
         };
-        let room = garden(cast, &alice, &bob, how).await?;
+        let room = cast.garden(&alice, &bob, how).await?;
         let mut sessions = Vec::new();
         for text in ["one", "two", "three", "four"] {
             let said = says(&alice, &room, text).await?;
@@ -185,8 +174,8 @@ async fn the_room_key_changes_after_as_long_as_the_room_says() -> Outcome {
             period: Some(Duration::from_secs(2)),
             ..EncryptedRoom::default()
         };
-        let short = garden(cast, &alice, &bob, how).await?;
-        let long = garden(cast, &alice, &bob, EncryptedRoom::default()).await?;
+        let short = cast.garden(&alice, &bob, how).await?;
+        let long = cast.garden(&alice, &bob, EncryptedRoom::default()).await?;
         let first = says(&alice, &short, "tick").await?;
         let kept = says(&alice, &long, "tick").await?;
         let what = "the room key has changed";

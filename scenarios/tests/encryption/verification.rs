@@ -21,7 +21,7 @@ use ruma::OwnedRoomId;
 async fn an_identity_is_made_with_the_password_and_seen_abroad() -> Outcome {
     encryption(&[Mutant::DropsCrossSignatures], async |_, cast| {
         let (alice, bob) = cast.phones().await?;
-        let room = dialogue(cast, &alice, &bob).await?;
+        let room = cast.garden(&alice, &bob, EncryptedRoom::default()).await?;
         let (user, device) = (alice.user_id(), alice.device_id());
         bob.knows_device(user, device, true).await?;
         let wrong = Account {
@@ -51,7 +51,7 @@ async fn two_devices_of_one_user_verify_each_other_by_emoji() -> Outcome {
     encryption(&noticed, async |_, cast| {
         let (phone, bob) = cast.phones().await?;
         phone.makes_identity(&cast.alice).await?;
-        let room = dialogue(cast, &phone, &bob).await?;
+        let room = cast.garden(&phone, &bob, EncryptedRoom::default()).await?;
         let laptop = cast.alices("laptop").await?;
         let asked = asks(&laptop, &phone, None).await?;
         let (ours, theirs) = compares(&laptop, &phone, &asked).await?;
@@ -154,17 +154,6 @@ async fn emojis_that_do_not_match_end_it() -> Outcome {
     .await
 }
 
-/// A room of alice and bob alone.
-async fn dialogue(cast: &Cast, alice: &Device, bob: &Device) -> Result<OwnedRoomId> {
-    let how = EncryptedRoom {
-        invited: vec![bob.user_id().to_owned()],
-        ..EncryptedRoom::default()
-    };
-    let room = alice.make_room(&how).await?;
-    cast.follows(alice, bob, &room).await?;
-    Ok(room)
-}
-
 /// alice and bob, each with an identity that the other knows, in a room that both take for the one in which they talk.
 async fn acquainted(cast: &Cast) -> Result<(Device, Device, OwnedRoomId)> {
     let (alice, bob) = cast.phones().await?;
@@ -172,7 +161,7 @@ async fn acquainted(cast: &Cast) -> Result<(Device, Device, OwnedRoomId)> {
         alice.makes_identity(&cast.alice),
         bob.makes_identity(&cast.bob),
     )?;
-    let room = dialogue(cast, &alice, &bob).await?;
+    let room = cast.garden(&alice, &bob, EncryptedRoom::default()).await?;
     for (one, other) in [(&alice, &bob), (&bob, &alice)] {
         one.knows_signed(other.user_id(), other.device_id()).await?;
         let direct = one.room(&room)?.set_is_direct(true).await;
