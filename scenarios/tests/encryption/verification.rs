@@ -216,6 +216,11 @@ async fn asks(
     methods: Option<[Vec<VerificationMethod>; 2]>,
 ) -> Result<Asked> {
     let emojis = || vec![VerificationMethod::SasV1];
+    // Who is asked by a device that it does not know takes no notice.
+    for (one, other) in [(from, to), (to, from)] {
+        one.knows_device(other.user_id(), other.device_id(), true)
+            .await?;
+    }
     let [our_methods, their_methods] = methods.unwrap_or_else(|| [emojis(), emojis()]);
     let encryption = from.sdk().encryption();
     let what = format!("{from} knows the identity of {}", to.user_id());
@@ -404,7 +409,8 @@ async fn trusts(who: &Device, whom: &Device) -> Result<()> {
 }
 
 async fn is_trusted(who: &Device, whom: &Device) -> Result<bool> {
-    let identity = who.sdk().encryption().get_user_identity(whom.user_id());
-    let identity = sdk(identity.await, || format!("{who} looks at an identity"))?;
+    let encryption = who.sdk().encryption();
+    let identity = encryption.get_user_identity(whom.user_id()).await;
+    let identity = sdk(identity, || format!("{who} looks at an identity"))?;
     Ok(identity.is_some_and(|identity| identity.is_verified()))
 }
