@@ -2,6 +2,7 @@
 //! to hold is still put at every run. It must fail in just the recorded way; if it holds, or fails otherwise, the
 //! record is wrong and the run fails until somebody has looked.
 
+pub mod encryption;
 pub mod federation;
 
 use crate::entrance::Entrance;
@@ -372,6 +373,7 @@ pub const CATALOGUE: &[&Known] = &[
     &TIMELINE_LIMIT,
     &ROOM_BEFORE_TOKEN,
     &KEY_QUERY,
+    &encryption::FIRST_IDENTITY_ASKS,
     &federation::HOST_CARRIES_THE_PORT,
     &federation::SRV_PRIORITY,
     &federation::WELL_KNOWN_STATUS,

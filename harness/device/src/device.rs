@@ -14,14 +14,17 @@ use matrix_sdk::deserialized_responses::{
 use matrix_sdk::encryption::EncryptionSettings;
 use matrix_sdk::ruma::api::client::keys::upload_keys;
 use matrix_sdk::ruma::api::client::room::create_room;
+use matrix_sdk::ruma::events::room::encrypted::OriginalSyncRoomEncryptedEvent;
 use matrix_sdk::ruma::events::room::encryption::RoomEncryptionEventContent;
 use matrix_sdk::ruma::events::room::message::RoomMessageEventContent;
 use matrix_sdk::ruma::events::{EmptyStateKey, InitialStateEvent};
+use matrix_sdk::ruma::serde::Raw;
 use matrix_sdk::ruma::{
     DeviceId, EventId, OneTimeKeyAlgorithm, OwnedEventId, OwnedRoomId, OwnedServerName,
     OwnedUserId, RoomId, RoomVersionId, ServerName, UInt, UserId,
 };
 use matrix_sdk::{Client, Room};
+use matrix_sdk_crypto::CollectStrategy;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -61,6 +64,34 @@ impl Way {
     }
 }
 
+/// What the library does by itself for a device, and to whom it gives room keys. Made of either; the other is then the
+/// library's default.
+#[derive(Clone, Debug, Default)]
+pub struct Habits {
+    /// What it does by itself.
+    pub settings: EncryptionSettings,
+    /// To which devices it gives room keys; by default to all that it does not block.
+    pub sharing: CollectStrategy,
+}
+
+impl From<EncryptionSettings> for Habits {
+    fn from(settings: EncryptionSettings) -> Self {
+        Self {
+            settings,
+            ..Self::default()
+        }
+    }
+}
+
+impl From<CollectStrategy> for Habits {
+    fn from(sharing: CollectStrategy) -> Self {
+        Self {
+            sharing,
+            ..Self::default()
+        }
+    }
+}
+
 /// How a room is encrypted. Client-Server API, "m.room.encryption".
 #[derive(Clone, Debug, Default)]
 pub struct EncryptedRoom {
@@ -83,7 +114,7 @@ pub struct Device {
     /// Its user and its name, for reports.
     name: String,
     session: MatrixSession,
-    settings: EncryptionSettings,
+    habits: Habits,
     /// Where its store lies; gone when the last device that was opened on it is dropped.
     store: Arc<TempDir>,
     seen: Mutex<Seen>,
@@ -130,11 +161,11 @@ impl Device {
     /// # Errors
     /// When the server refuses, or does not take the keys.
     pub async fn login(way: &Way, account: &Account, name: &str) -> Result<Self> {
-        Self::login_with(way, account, name, EncryptionSettings::default()).await
+        Self::login_with(way, account, name, Habits::default()).await
     }
 
-    /// The same with other settings of the library, such as one that makes a cross-signing identity or fetches keys from
-    /// the backup by itself.
+    /// The same with other habits, such as to make a cross-signing identity or to fetch keys from the backup by itself, or
+    /// to give room keys only to devices that are signed.
     ///
     /// # Errors
     /// When the server refuses, or does not take the keys.
@@ -142,14 +173,15 @@ impl Device {
         way: &Way,
         account: &Account,
         name: &str,
-        settings: EncryptionSettings,
+        habits: impl Into<Habits>,
     ) -> Result<Self> {
+        let habits = habits.into();
         let name = format!("{}'s {name}", account.name);
         let store = tempfile::Builder::new()
             .prefix("fleet-device-")
             .tempdir()
             .or_environment(|| format!("make a directory for the store of {name}"))?;
-        let client = open(way, store.path(), &settings, &name).await?;
+        let client = open(way, store.path(), &habits, &name).await?;
         let auth = client.matrix_auth();
         let login = auth
             .login_username(&account.name, &account.password)
@@ -165,7 +197,7 @@ impl Device {
             way: way.clone(),
             name,
             session,
-            settings,
+            habits,
             store: Arc::new(store),
             seen: Mutex::default(),
         };
@@ -183,10 +215,10 @@ impl Device {
             way,
             name,
             session,
-            settings,
+            habits,
             store,
         } = closed;
-        let client = open(&way, store.path(), &settings, &name).await?;
+        let client = open(&way, store.path(), &habits, &name).await?;
         sdk(client.restore_session(session.clone()).await, || {
             format!("take {name} up again from its store")
         })?;
@@ -195,7 +227,7 @@ impl Device {
             way,
             name,
             session,
-            settings,
+            habits,
             store,
             seen: Mutex::default(),
         })
@@ -208,7 +240,7 @@ impl Device {
             way,
             name,
             session,
-            settings,
+            habits,
             store,
             ..
         } = self;
@@ -217,7 +249,7 @@ impl Device {
             way,
             name,
             session,
-            settings,
+            habits,
             store,
         }
     }
@@ -405,14 +437,29 @@ impl Device {
     /// # Errors
     /// When it does not come to know it.
     pub async fn knows_member(&self, room: &RoomId, user: &UserId) -> Result<()> {
-        let what = format!("{self} knows that {user} is in `{room}`");
+        self.knows_membership(room, user, "join").await
+    }
+
+    /// Waits until this device knows that this has become of somebody in a room: `join`, `leave`, `ban`.
+    ///
+    /// # Errors
+    /// When it does not come to know it.
+    pub async fn knows_membership(
+        &self,
+        room: &RoomId,
+        user: &UserId,
+        membership: &str,
+    ) -> Result<()> {
+        let what = format!("{self} knows of {user} in `{room}`: {membership}");
         self.until(what, async || {
             let member = match self.room(room) {
                 Ok(room) => room.get_member_no_sync(user).await,
                 Err(failure) => return ProbeState::NotYet(failure.to_string()),
             };
             match member {
-                Ok(Some(member)) if member.membership().as_str() == "join" => ProbeState::Ready(()),
+                Ok(Some(member)) if member.membership().as_str() == membership => {
+                    ProbeState::Ready(())
+                }
                 Ok(Some(member)) => ProbeState::NotYet(format!("{:?}", member.membership())),
                 Ok(None) => ProbeState::NotYet("it knows no such member".to_owned()),
                 Err(error) => ProbeState::NotYet(error.to_string()),
@@ -499,6 +546,27 @@ impl Device {
         Ok(Shown::of(&fetched))
     }
 
+    /// What this device makes of an event that somebody hands it, past its own server: it has nothing but its keys.
+    ///
+    /// # Errors
+    /// When the library breaks down over it.
+    pub async fn handed(&self, room: &RoomId, event: &serde_json::Value) -> Result<Shown> {
+        let raw = Raw::<OriginalSyncRoomEncryptedEvent>::from_json_string(event.to_string());
+        let raw = sdk(raw, || format!("hand {self} an event"))?;
+        let made = self.room(room)?.decrypt_event(&raw, None).await;
+        let made = sdk(made, || format!("{self} decrypts what it was handed"))?;
+        Ok(Shown::of(&made))
+    }
+
+    /// Ends its session on the server. Its store keeps what it has.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn logs_out(&self) -> Result<()> {
+        let left = self.client.matrix_auth().logout().await;
+        sdk(left, || format!("log {self} out")).map(|_| ())
+    }
+
     /// Waits until this device has decrypted a message, and it is this one.
     ///
     /// # Errors
@@ -550,7 +618,7 @@ pub struct Closed {
     way: Way,
     name: String,
     session: MatrixSession,
-    settings: EncryptionSettings,
+    habits: Habits,
     store: Arc<TempDir>,
 }
 
@@ -578,19 +646,15 @@ pub fn soon() -> Duration {
     HASTE.try_with(|haste| *haste).unwrap_or(SOON)
 }
 
-async fn open(
-    way: &Way,
-    store: &Path,
-    settings: &EncryptionSettings,
-    name: &str,
-) -> Result<Client> {
+async fn open(way: &Way, store: &Path, habits: &Habits, name: &str) -> Result<Client> {
     let client = Client::builder()
         .homeserver_url(&way.base)
         .http_client(way.http.clone())
         // What a server says of itself must not lead around who stands in between.
         .respect_login_well_known(false)
         .sqlite_store(store, None)
-        .with_encryption_settings(settings.clone())
+        .with_encryption_settings(habits.settings)
+        .with_room_key_recipient_strategy(habits.sharing.clone())
         // A request that fails is to be seen to fail; the next step tries again.
         .request_config(RequestConfig::new().disable_retry())
         .build()

@@ -5,6 +5,8 @@ use crate::device::Way;
 use harness::intercept::{Answer, Intercept, Interceptor, Question, Reply};
 use harness::site::Site;
 use harness::{Failure, Result};
+use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -128,6 +130,23 @@ impl Gate {
         let passed = lock(&self.rules.passed);
         let there = |passed: &&Passed| passed.question.path.contains(path);
         passed.iter().filter(there).count()
+    }
+
+    /// The devices to which a to-device message of this type was sent, as user and device.
+    pub fn addressed(&self, kind: &str) -> BTreeSet<(String, String)> {
+        let path = format!("/sendToDevice/{kind}/");
+        let mut addressed = BTreeSet::new();
+        for Passed { question, .. } in self.passed() {
+            let body: Value = serde_json::from_slice(&question.body).unwrap_or_default();
+            let messages = body["messages"]
+                .as_object()
+                .filter(|_| question.path.contains(&path));
+            for (user, devices) in messages.into_iter().flatten() {
+                let devices = devices.as_object().into_iter().flatten();
+                addressed.extend(devices.map(|(device, _)| (user.clone(), device.clone())));
+            }
+        }
+        addressed
     }
 
     /// Forgets what passed.

@@ -10,9 +10,12 @@
 //! API unless another is named.
 
 mod fleet;
+mod devices;
 mod messages;
+mod rotation;
+mod verification;
 
-use fleet_device::{Device, Gate, HASTE, Mutant, Way};
+use fleet_device::{Device, EncryptedRoom, Gate, HASTE, Mutant, Way};
 use futures_util::future::join_all;
 use harness::accounts::{Account, Accounts};
 use harness::entrance::Entrance;
@@ -247,6 +250,19 @@ impl Cast {
     pub async fn follows(&self, alice: &Device, bob: &Device, room: &ruma::RoomId) -> Result<()> {
         bob.join(room, &[self.home.name()?]).await?;
         alice.knows_member(room, bob.user_id()).await
+    }
+
+    /// alice makes an encrypted room, and bob follows her into it. Returns once both devices know that he is there.
+    pub async fn garden(
+        &self,
+        alice: &Device,
+        bob: &Device,
+        mut how: EncryptedRoom,
+    ) -> Result<ruma::OwnedRoomId> {
+        how.invited = vec![bob.user_id().to_owned()];
+        let room = alice.make_room(&how).await?;
+        self.follows(alice, bob, &room).await?;
+        Ok(room)
     }
 
     /// Puts a claim that is known not to hold on the server of one of the two places: there it must fail in just the
