@@ -19,7 +19,8 @@ use matrix_sdk::ruma::events::room::message::RoomMessageEventContent;
 use matrix_sdk::ruma::events::{EmptyStateKey, InitialStateEvent};
 use matrix_sdk::ruma::{
     DeviceId, EventId, OneTimeKeyAlgorithm, OwnedEventId, OwnedRoomId, OwnedServerName,
-    OwnedUserId, RoomId, RoomVersionId, ServerName, UInt, UserId,
+    OwnedTransactionId, OwnedUserId, RoomId, RoomVersionId, ServerName, TransactionId, UInt,
+    UserId,
 };
 use matrix_sdk::{Client, Room};
 use std::fmt;
@@ -45,6 +46,14 @@ impl Way {
             base: site.base_url(),
             http: site.http().clone(),
         }
+    }
+
+    /// Logs an account in by this way as a device without keys, for requests that a client library would not make.
+    ///
+    /// # Errors
+    /// When the login is refused.
+    pub async fn bare(&self, account: &Account) -> Result<harness::client::Client> {
+        account.login(&self.http, &self.base).await
     }
 
     /// To a base URL on loopback, in clear text.
@@ -247,6 +256,16 @@ impl Device {
         self.store.path()
     }
 
+    /// This device past the library, for requests that the library would not make.
+    pub fn bare(&self) -> harness::client::Client {
+        let session = harness::client::Session {
+            user_id: self.user_id().to_owned(),
+            device_id: self.device_id().to_owned(),
+            access_token: self.token().to_owned(),
+        };
+        harness::client::Client::with_session(&self.way.http, &self.way.base, session)
+    }
+
     /// One step: a sync that does not wait, and whatever the client has to send before and after it.
     ///
     /// # Errors
@@ -447,6 +466,19 @@ impl Device {
     /// # Errors
     /// When the room is not encrypted, or the server refuses.
     pub async fn say(&self, room: &RoomId, text: &str) -> Result<OwnedEventId> {
+        self.say_as(room, text, TransactionId::new()).await
+    }
+
+    /// The same under a transaction id, so that who does not know whether it arrived can say it again.
+    ///
+    /// # Errors
+    /// When the room is not encrypted, or the server refuses.
+    pub async fn say_as(
+        &self,
+        room: &RoomId,
+        text: &str,
+        txn: OwnedTransactionId,
+    ) -> Result<OwnedEventId> {
         let there = self.room(room)?;
         let state = sdk(there.latest_encryption_state().await, || {
             format!("ask whether `{room}` is encrypted")
@@ -456,7 +488,8 @@ impl Device {
                 "keep `{room}` encrypted: {self} is told that it is not"
             )));
         }
-        let sent = there.send(RoomMessageEventContent::text_plain(text)).await;
+        let content = RoomMessageEventContent::text_plain(text);
+        let sent = there.send(content).with_transaction_id(txn).await;
         let sent = sdk(sent, || format!("{self} says `{text}`"))?;
         if sent.encryption_info.is_none() {
             return Err(Failure::product(format!(

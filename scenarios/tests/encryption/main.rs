@@ -10,6 +10,7 @@
 //! API unless another is named.
 
 mod messages;
+mod to_device;
 
 use fleet_device::{Device, Gate, HASTE, Mutant, Way};
 use futures_util::future::join_all;
