@@ -9,6 +9,7 @@
 
 mod device;
 mod gate;
+mod identity;
 mod mutant;
 mod shown;
 
