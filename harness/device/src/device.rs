@@ -94,8 +94,14 @@ pub struct Device {
     session: MatrixSession,
     settings: EncryptionSettings,
     /// Where its store lies; gone when the last device that was opened on it is dropped.
-    store: Arc<TempDir>,
+    store: Arc<Store>,
     seen: Mutex<Seen>,
+}
+
+/// Where a store lies, and what removes it.
+struct Store {
+    path: PathBuf,
+    _temporary: Option<TempDir>,
 }
 
 /// What syncs told.
@@ -175,7 +181,10 @@ impl Device {
             name,
             session,
             settings,
-            store: Arc::new(store),
+            store: Arc::new(Store {
+                path: store.path().to_owned(),
+                _temporary: Some(store),
+            }),
             seen: Mutex::default(),
         };
         device.has_published_keys().await?;
@@ -195,7 +204,7 @@ impl Device {
             settings,
             store,
         } = closed;
-        let client = open(&way, store.path(), &settings, &name).await?;
+        let client = open(&way, &store.path, &settings, &name).await?;
         sdk(client.restore_session(session.clone()).await, || {
             format!("take {name} up again from its store")
         })?;
@@ -253,7 +262,7 @@ impl Device {
 
     /// Where its store lies.
     pub fn store(&self) -> &Path {
-        self.store.path()
+        &self.store.path
     }
 
     /// This device past the library, for requests that the library would not make.
@@ -579,18 +588,19 @@ impl Device {
 }
 
 /// A device whose program does not run. Its store lies on disk.
+#[derive(Clone)]
 pub struct Closed {
     way: Way,
     name: String,
     session: MatrixSession,
     settings: EncryptionSettings,
-    store: Arc<TempDir>,
+    store: Arc<Store>,
 }
 
 impl Closed {
     /// Where its store lies.
     pub fn store(&self) -> PathBuf {
-        self.store.path().to_owned()
+        self.store.path.clone()
     }
 
     /// The same device with another way to its server.
@@ -598,6 +608,40 @@ impl Closed {
     pub fn by(mut self, way: &Way) -> Self {
         self.way = way.clone();
         self
+    }
+
+    /// The same session on another device's store.
+    #[must_use]
+    pub fn on_the_store_of(mut self, other: &Self) -> Self {
+        self.store = other.store.clone();
+        self
+    }
+
+    /// What another process needs to run this device by a way in clear text, until it ends or is killed: a secret. The store
+    /// stays ours.
+    pub fn packed(&self) -> String {
+        let packed = (&self.way.base, &self.name, &self.session, &self.store.path);
+        serde_json::json!(packed).to_string()
+    }
+
+    /// The device that was [packed](Self::packed).
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn unpacked(packed: &str) -> Result<Self> {
+        let unpacked = serde_json::from_str(packed);
+        let (base, name, session, path): (String, _, _, _) =
+            unpacked.or_harness(|| "unpack a device".to_owned())?;
+        Ok(Self {
+            way: Way::in_clear_text(&base)?,
+            name,
+            session,
+            settings: EncryptionSettings::default(),
+            store: Arc::new(Store {
+                path,
+                _temporary: None,
+            }),
+        })
     }
 }
 

@@ -8,7 +8,7 @@ use harness::{Failure, Result};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 /// What becomes of a request on its way.
 pub enum Meddling {
@@ -29,6 +29,8 @@ pub enum Meddling {
     Twice,
     /// The answer is changed.
     Tell(Box<dyn FnOnce(&mut Answer) + Send>),
+    /// It is passed on, somebody is told once the server has answered, and the answer never comes.
+    KeepReply(Arc<Notify>),
 }
 
 /// Something that passed.
@@ -202,6 +204,11 @@ impl Intercept for Doorkeeper {
             Some(Meddling::HoldRequest(permits)) => {
                 consume(&permits).await;
                 Reply::Answer(way.forward(&question).await?)
+            }
+            Some(Meddling::KeepReply(answered)) => {
+                way.forward(&question).await?;
+                answered.notify_one();
+                std::future::pending().await
             }
             Some(Meddling::Ask(other)) => Reply::Answer(way.forward(&other).await?),
             Some(Meddling::Twice) => {

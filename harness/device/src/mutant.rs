@@ -23,7 +23,7 @@ pub enum Mutant {
     TellsToDeviceBackwards,
     /// To-device messages are told once, whether that was acknowledged or not.
     TellsToDeviceOnce,
-    /// A to-device message that is sent again under the same transaction id is taken for another one.
+    /// What is sent again under the same transaction id is taken for something else.
     IgnoresTransactionIds,
     /// Keys of a backup's version are answered with those of the version that was asked for first.
     ConfusesBackups,
@@ -94,7 +94,9 @@ impl Mutant {
             Self::IgnoresTransactionIds => {
                 let next = AtomicU64::new(0);
                 Box::new(move |question| {
-                    question.path.contains("/sendToDevice/").then(|| {
+                    let sent = ["/sendToDevice/", "/send/m.room."];
+                    let sent = sent.iter().any(|path| question.path.contains(path));
+                    sent.then(|| {
                         let mut other = question.clone();
                         let number = next.fetch_add(1, Ordering::Relaxed);
                         other.path = format!("{}-{number}", other.path);
