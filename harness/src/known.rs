@@ -410,7 +410,6 @@ pub const CATALOGUE: &[&Known] = &[
     &encryption::BACKUP_OF_NOBODY,
     &encryption::BACKUP_KEEPS_THE_NEWEST,
     &encryption::BACKUP_TAKES_ANY_CHANGE,
-    &encryption::BACKUP_FORGETS_NOTHING,
     &encryption::BACKUP_ETAG_STAYS,
     &encryption::BACKUP_NEWEST_BY_LETTERS,
 ];

@@ -610,11 +610,35 @@ impl Closed {
         self
     }
 
-    /// The same session on another device's store.
+    /// The same session on the store that lies there, which is not ours to remove.
     #[must_use]
-    pub fn on_the_store_of(mut self, other: &Self) -> Self {
-        self.store = other.store.clone();
+    pub fn on_the_store_at(mut self, path: &Path) -> Self {
+        self.store = Arc::new(Store {
+            path: path.to_owned(),
+            _temporary: None,
+        });
         self
+    }
+
+    /// Waits until nothing has the store open any more: the library closes it in the background, and writes to it then.
+    ///
+    /// # Errors
+    /// When something keeps it open.
+    pub async fn is_closed(&self) -> Result<()> {
+        let what = format!("the store of {} is closed", self.name);
+        let met = probe::until(&what, soon(), async || {
+            // SQLite removes its log when the last connection is closed.
+            match self
+                .store
+                .path
+                .join("matrix-sdk-crypto.sqlite3-wal")
+                .exists()
+            {
+                true => ProbeState::NotYet("there is a log".to_owned()),
+                false => ProbeState::Ready(()),
+            }
+        });
+        Ok(met.await?)
     }
 
     /// What another process needs to run this device by a way in clear text, until it ends or is killed: a secret. The store

@@ -65,18 +65,6 @@ pub const BACKUP_TAKES_ANY_CHANGE: Known = Known {
 };
 
 /// F11.
-pub const BACKUP_FORGETS_NOTHING: Known = Known {
-    id: "backup-forgets-nothing",
-    what: "a key that was deleted from a backup is still there, though its deletion is answered 200",
-    because: "the key that is looked for ends in a separator that no stored key ends in",
-    spec: "Client-Server API, Server-side key backups, DELETE /room_keys/keys/{roomId}/{sessionId}",
-    source: "src/database/key_value/key_backups.rs:352-374",
-    server: "conduit",
-    entrances: ANYWHERE,
-    shows: &["forget a key that is deleted from a backup"],
-};
-
-/// F11.
 pub const BACKUP_ETAG_STAYS: Known = Known {
     id: "backup-etag-stays",
     what: "the etag stays what it was when keys are deleted",

@@ -10,7 +10,6 @@ use std::path::Path;
 use std::{fs, io};
 
 const SECRET: &str = "the hedgehog is called Wilhelmina";
-const CRYPTO: &str = "matrix-sdk-crypto.sqlite3";
 
 /// F16. alice's session is taken up on the store of bob's device. Her client says that it is another's, and asks her server for
 /// nothing in her name that would change anything; with its own store the device works as before.
@@ -24,7 +23,10 @@ async fn the_store_of_another_account_is_refused() -> Outcome {
             let (alice, bob) = cast.phones().await?;
             let room = room_of_two(cast, &alice, &bob).await?;
             let (alice, bobs) = (alice.close(), bob.close());
-            let mixed = alice.clone().by(&gate.way()?).on_the_store_of(&bobs);
+            let mixed = alice
+                .clone()
+                .by(&gate.way()?)
+                .on_the_store_at(&bobs.store());
             let wrong = Device::reopened(mixed).await.map(|_| ());
             let said = format!("{wrong:?}");
             demand(
@@ -63,15 +65,15 @@ async fn a_corrupted_store_is_reported_and_lets_nothing_out() -> Outcome {
         let bob = cast.bobs("phone").await?;
         let room = room_of_two(cast, &alice, &bob).await?;
         let alice = alice.close();
-        let what = || "keep a copy of a store".to_owned();
-        let whole = tempfile::tempdir().or_environment(what)?;
-        copy(&alice.store(), whole.path()).or_environment(what)?;
+        alice.is_closed().await?;
         for (damage, change) in DAMAGES {
             let what = || format!("damage a store: {damage}");
-            spoil(&alice.store().join(CRYPTO), *change).or_environment(what)?;
+            let broken = tempfile::tempdir().or_environment(what)?;
+            copy(&alice.store(), broken.path(), *change).or_environment(what)?;
+            let broken_alice = alice.clone().on_the_store_at(broken.path());
             gate.forget();
             let outcome = async {
-                let alice = Device::reopened(alice.clone()).await?;
+                let alice = Device::reopened(broken_alice).await?;
                 alice.say(&room, SECRET).await
             };
             let said = match outcome.await {
@@ -90,7 +92,6 @@ async fn a_corrupted_store_is_reported_and_lets_nothing_out() -> Outcome {
                 &format!("send nothing from a store of which {damage}"),
                 format!("{:?}", gate.passed()),
             )?;
-            copy(whole.path(), &alice.store()).or_environment(what)?;
         }
         let alice = Device::reopened(alice).await?;
         gate.forget();
@@ -138,30 +139,14 @@ const DAMAGES: &[(&str, Damage)] = &[
     }),
 ];
 
-/// Changes a database; what was not yet written to it is lost.
-fn spoil(database: &Path, change: Damage) -> io::Result<()> {
-    let mut bytes = fs::read(database)?;
-    change(&mut bytes);
-    fs::write(database, bytes)?;
-    for more in ["-wal", "-shm"] {
-        let mut path = database.as_os_str().to_owned();
-        path.push(more);
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// Makes a directory's files those of another one.
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(to)? {
-        fs::remove_file(entry?.path())?;
-    }
+/// Copies a store whose database of keys is then damaged.
+fn copy(from: &Path, to: &Path, damage: Damage) -> io::Result<()> {
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         fs::copy(entry.path(), to.join(entry.file_name()))?;
     }
-    Ok(())
+    let database = to.join("matrix-sdk-crypto.sqlite3");
+    let mut bytes = fs::read(&database)?;
+    damage(&mut bytes);
+    fs::write(database, bytes)
 }
