@@ -627,15 +627,15 @@ impl Closed {
     pub async fn is_closed(&self) -> Result<()> {
         let what = format!("the store of {} is closed", self.name);
         let met = probe::until(&what, soon(), async || {
-            // SQLite removes its log when the last connection is closed.
-            match self
-                .store
-                .path
-                .join("matrix-sdk-crypto.sqlite3-wal")
-                .exists()
-            {
-                true => ProbeState::NotYet("there is a log".to_owned()),
-                false => ProbeState::Ready(()),
+            let files = std::fs::read_dir(&self.store.path).into_iter().flatten();
+            let names = files.flatten().map(|file| file.file_name());
+            let names: Vec<_> = names
+                .map(|name| name.to_string_lossy().into_owned())
+                .collect();
+            // SQLite removes what belongs to a connection when the last one is closed.
+            match names.iter().find(|name| !name.ends_with(".sqlite3")) {
+                Some(name) => ProbeState::NotYet(format!("there is `{name}`")),
+                None => ProbeState::Ready(()),
             }
         });
         Ok(met.await?)

