@@ -407,6 +407,13 @@ pub const CATALOGUE: &[&Known] = &[
     &federation::TYPING_IS_NOT_SENT,
     &federation::PRESENCE_IS_IGNORED,
     &federation::PRESENCE_IS_NOT_SENT,
+    &encryption::TO_DEVICE_IS_TOLD_AGAIN,
+    &encryption::BACKUP_WRONG_VERSION,
+    &encryption::BACKUP_OF_NOBODY,
+    &encryption::BACKUP_KEEPS_THE_NEWEST,
+    &encryption::BACKUP_TAKES_ANY_CHANGE,
+    &encryption::BACKUP_ETAG_STAYS,
+    &encryption::BACKUP_NEWEST_BY_LETTERS,
 ];
 
 /// The known failure of this name.
@@ -464,6 +471,7 @@ mod tests {
         assert_eq!(ids.len(), CATALOGUE.len(), "an id stands twice");
         let declared = [
             include_str!("known.rs"),
+            include_str!("known/encryption.rs"),
             include_str!("known/federation.rs"),
         ]
         .into_iter()

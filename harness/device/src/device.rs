@@ -21,7 +21,8 @@ use matrix_sdk::ruma::events::{EmptyStateKey, InitialStateEvent};
 use matrix_sdk::ruma::serde::Raw;
 use matrix_sdk::ruma::{
     DeviceId, EventId, OneTimeKeyAlgorithm, OwnedEventId, OwnedRoomId, OwnedServerName,
-    OwnedUserId, RoomId, RoomVersionId, ServerName, UInt, UserId,
+    OwnedTransactionId, OwnedUserId, RoomId, RoomVersionId, ServerName, TransactionId, UInt,
+    UserId,
 };
 use matrix_sdk::{Client, Room};
 use matrix_sdk_crypto::CollectStrategy;
@@ -48,6 +49,14 @@ impl Way {
             base: site.base_url(),
             http: site.http().clone(),
         }
+    }
+
+    /// Logs an account in by this way as a device without keys, for requests that a client library would not make.
+    ///
+    /// # Errors
+    /// When the login is refused.
+    pub async fn bare(&self, account: &Account) -> Result<harness::client::Client> {
+        account.login(&self.http, &self.base).await
     }
 
     /// To a base URL on loopback, in clear text.
@@ -116,8 +125,14 @@ pub struct Device {
     session: MatrixSession,
     habits: Habits,
     /// Where its store lies; gone when the last device that was opened on it is dropped.
-    store: Arc<TempDir>,
+    store: Arc<Store>,
     seen: Mutex<Seen>,
+}
+
+/// Where a store lies, and what removes it.
+struct Store {
+    path: PathBuf,
+    _temporary: Option<TempDir>,
 }
 
 /// What syncs told.
@@ -198,7 +213,10 @@ impl Device {
             name,
             session,
             habits,
-            store: Arc::new(store),
+            store: Arc::new(Store {
+                path: store.path().to_owned(),
+                _temporary: Some(store),
+            }),
             seen: Mutex::default(),
         };
         device.has_published_keys().await?;
@@ -218,7 +236,7 @@ impl Device {
             habits,
             store,
         } = closed;
-        let client = open(&way, store.path(), &habits, &name).await?;
+        let client = open(&way, &store.path, &habits, &name).await?;
         sdk(client.restore_session(session.clone()).await, || {
             format!("take {name} up again from its store")
         })?;
@@ -276,7 +294,17 @@ impl Device {
 
     /// Where its store lies.
     pub fn store(&self) -> &Path {
-        self.store.path()
+        &self.store.path
+    }
+
+    /// This device past the library, for requests that the library would not make.
+    pub fn bare(&self) -> harness::client::Client {
+        let session = harness::client::Session {
+            user_id: self.user_id().to_owned(),
+            device_id: self.device_id().to_owned(),
+            access_token: self.token().to_owned(),
+        };
+        harness::client::Client::with_session(&self.way.http, &self.way.base, session)
     }
 
     /// One step: a sync that does not wait, and whatever the client has to send before and after it.
@@ -494,6 +522,19 @@ impl Device {
     /// # Errors
     /// When the room is not encrypted, or the server refuses.
     pub async fn say(&self, room: &RoomId, text: &str) -> Result<OwnedEventId> {
+        self.say_as(room, text, TransactionId::new()).await
+    }
+
+    /// The same under a transaction id, so that who does not know whether it arrived can say it again.
+    ///
+    /// # Errors
+    /// When the room is not encrypted, or the server refuses.
+    pub async fn say_as(
+        &self,
+        room: &RoomId,
+        text: &str,
+        txn: OwnedTransactionId,
+    ) -> Result<OwnedEventId> {
         let there = self.room(room)?;
         let state = sdk(there.latest_encryption_state().await, || {
             format!("ask whether `{room}` is encrypted")
@@ -503,7 +544,8 @@ impl Device {
                 "keep `{room}` encrypted: {self} is told that it is not"
             )));
         }
-        let sent = there.send(RoomMessageEventContent::text_plain(text)).await;
+        let content = RoomMessageEventContent::text_plain(text);
+        let sent = there.send(content).with_transaction_id(txn).await;
         let sent = sdk(sent, || format!("{self} says `{text}`"))?;
         if sent.encryption_info.is_none() {
             return Err(Failure::product(format!(
@@ -614,18 +656,19 @@ impl Device {
 }
 
 /// A device whose program does not run. Its store lies on disk.
+#[derive(Clone)]
 pub struct Closed {
     way: Way,
     name: String,
     session: MatrixSession,
     habits: Habits,
-    store: Arc<TempDir>,
+    store: Arc<Store>,
 }
 
 impl Closed {
     /// Where its store lies.
     pub fn store(&self) -> PathBuf {
-        self.store.path().to_owned()
+        self.store.path.clone()
     }
 
     /// The same device with another way to its server.
@@ -633,6 +676,64 @@ impl Closed {
     pub fn by(mut self, way: &Way) -> Self {
         self.way = way.clone();
         self
+    }
+
+    /// The same session on the store that lies there, which is not ours to remove.
+    #[must_use]
+    pub fn on_the_store_at(mut self, path: &Path) -> Self {
+        self.store = Arc::new(Store {
+            path: path.to_owned(),
+            _temporary: None,
+        });
+        self
+    }
+
+    /// Waits until nothing has the store open any more: the library closes it in the background, and writes to it then.
+    ///
+    /// # Errors
+    /// When something keeps it open.
+    pub async fn is_closed(&self) -> Result<()> {
+        let what = format!("the store of {} is closed", self.name);
+        let met = probe::until(&what, soon(), async || {
+            let files = std::fs::read_dir(&self.store.path).into_iter().flatten();
+            let names = files.flatten().map(|file| file.file_name());
+            let names: Vec<_> = names
+                .map(|name| name.to_string_lossy().into_owned())
+                .collect();
+            // SQLite removes what belongs to a connection when the last one is closed.
+            match names.iter().find(|name| !name.ends_with(".sqlite3")) {
+                Some(name) => ProbeState::NotYet(format!("there is `{name}`")),
+                None => ProbeState::Ready(()),
+            }
+        });
+        Ok(met.await?)
+    }
+
+    /// What another process needs to run this device by a way in clear text, until it ends or is killed: a secret. The store
+    /// stays ours.
+    pub fn packed(&self) -> String {
+        let packed = (&self.way.base, &self.name, &self.session, &self.store.path);
+        serde_json::json!(packed).to_string()
+    }
+
+    /// The device that was [packed](Self::packed).
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn unpacked(packed: &str) -> Result<Self> {
+        let unpacked = serde_json::from_str(packed);
+        let (base, name, session, path): (String, _, _, _) =
+            unpacked.or_harness(|| "unpack a device".to_owned())?;
+        Ok(Self {
+            way: Way::in_clear_text(&base)?,
+            name,
+            session,
+            settings: EncryptionSettings::default(),
+            store: Arc::new(Store {
+                path,
+                _temporary: None,
+            }),
+        })
     }
 }
 

@@ -1,10 +1,14 @@
 //! Homeservers that are wrong about encryption on purpose, in one way at a time. Every claim that such a server should
 //! fool must fail: a claim that no fault fails has proved nothing.
 
-use crate::gate::Meddling;
+use crate::gate::{Meddling, lock};
 use harness::intercept::{Answer, Question};
+use reqwest::Method;
+use reqwest::header::AUTHORIZATION;
 use serde_json::{Value, json};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// One way to be wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +29,20 @@ pub enum Mutant {
     KeepsGoneDevices,
     /// Who compares emojis is told another key than the other side sent.
     MeddlesWithEmojis,
+    /// To-device messages are told twice.
+    TellsToDeviceTwice,
+    /// To-device messages are told in the wrong order.
+    TellsToDeviceBackwards,
+    /// To-device messages are told once, whether that was acknowledged or not.
+    TellsToDeviceOnce,
+    /// What is sent again under the same transaction id is taken for something else.
+    IgnoresTransactionIds,
+    /// Keys of a backup's version are answered with those of the version that was asked for first.
+    ConfusesBackups,
+    /// Of the sessions in a backup one is not told.
+    LosesABackedUpSession,
+    /// A byte of a file is changed when it is downloaded.
+    ChangesFiles,
 }
 
 /// What a mutant does with a request.
@@ -42,6 +60,13 @@ impl Mutant {
             Self::DropsCrossSignatures => "drops-cross-signatures",
             Self::KeepsGoneDevices => "keeps-gone-devices",
             Self::MeddlesWithEmojis => "meddles-with-emojis",
+            Self::TellsToDeviceTwice => "tells-to-device-twice",
+            Self::TellsToDeviceBackwards => "tells-to-device-backwards",
+            Self::TellsToDeviceOnce => "tells-to-device-once",
+            Self::IgnoresTransactionIds => "ignores-transaction-ids",
+            Self::ConfusesBackups => "confuses-backups",
+            Self::LosesABackedUpSession => "loses-a-backed-up-session",
+            Self::ChangesFiles => "changes-files",
         }
     }
 
@@ -95,7 +120,7 @@ impl Mutant {
                 Box::new(move |question| {
                     let kept = kept.clone();
                     told(question, "/keys/query", move |body| {
-                        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                        let mut kept = lock(&kept);
                         let users = body["device_keys"].as_object_mut();
                         for (user, devices) in users.into_iter().flatten() {
                             for (device, keys) in devices.as_object().into_iter().flatten() {
@@ -116,6 +141,82 @@ impl Mutant {
                                 "3C5BFWi2Y8MaVvjM8M22DBmh24PmgR0nPvJOIArzgyI".into();
                         }
                     }
+                })
+            }),
+            Self::TellsToDeviceTwice => Box::new(|question| {
+                told_to_device(question, |notes| {
+                    *notes = notes
+                        .iter()
+                        .flat_map(|note| [note.clone(), note.clone()])
+                        .collect();
+                })
+            }),
+            Self::TellsToDeviceBackwards => {
+                Box::new(|question| told_to_device(question, |notes| notes.reverse()))
+            }
+            Self::TellsToDeviceOnce => {
+                let before = Arc::new(Mutex::new(HashSet::new()));
+                Box::new(move |question| {
+                    let (who, before) = (token(question), before.clone());
+                    told_to_device(question, move |notes| {
+                        let mut before = lock(&before);
+                        notes.retain(|note| before.insert((who.clone(), note.to_string())));
+                    })
+                })
+            }
+            Self::IgnoresTransactionIds => {
+                let next = AtomicU64::new(0);
+                Box::new(move |question| {
+                    let sent = ["/sendToDevice/", "/send/m.room."];
+                    let sent = sent.iter().any(|path| question.path.contains(path));
+                    sent.then(|| {
+                        let mut other = question.clone();
+                        let number = next.fetch_add(1, Ordering::Relaxed);
+                        other.path = format!("{}-{number}", other.path);
+                        Meddling::Ask(other)
+                    })
+                })
+            }
+            Self::ConfusesBackups => {
+                let first = Mutex::new(HashMap::new());
+                Box::new(move |question| {
+                    let (path, version) = question.path.split_once("?version=")?;
+                    if question.method != Method::GET || !path.contains("/room_keys/keys") {
+                        return None;
+                    }
+                    let mut first = lock(&first);
+                    let first = first.entry(token(question)).or_insert(version.to_owned());
+                    let mut other = question.clone();
+                    other.path = format!("{path}?version={first}");
+                    Some(Meddling::Ask(other))
+                })
+            }
+            Self::LosesABackedUpSession => Box::new(|question| {
+                if question.method != Method::GET {
+                    return None;
+                }
+                told(question, "/room_keys/keys", |body| {
+                    let sessions = match body.get_mut("rooms").and_then(Value::as_object_mut) {
+                        Some(rooms) => rooms.values_mut().next(),
+                        None => Some(body),
+                    };
+                    let sessions = sessions.and_then(|room| room.get_mut("sessions"));
+                    if let Some(sessions) = sessions.and_then(Value::as_object_mut)
+                        && let Some(session) = sessions.keys().next().cloned()
+                    {
+                        sessions.remove(&session);
+                    }
+                })
+            }),
+            Self::ChangesFiles => Box::new(|question| {
+                question.path.contains("/media/download/").then(|| {
+                    Meddling::Tell(Box::new(|answer: &mut Answer| {
+                        let mut bytes = answer.body.to_vec();
+                        if let Some(byte) = bytes.first_mut() {
+                            *byte ^= 1;
+                        }
+                        answer.body = bytes.into();
+                    }))
                 })
             }),
         }
@@ -164,4 +265,25 @@ fn timelines(sync: &mut Value) -> impl Iterator<Item = &mut Value> {
         let events = room.pointer_mut("/timeline/events");
         events.and_then(Value::as_array_mut).into_iter().flatten()
     })
+}
+
+/// Changes what is told of to-device messages.
+fn told_to_device(
+    question: &Question,
+    change: impl FnOnce(&mut Vec<Value>) + Send + 'static,
+) -> Option<Meddling> {
+    told(question, "/sync", |body| {
+        if let Some(notes) = body.pointer_mut("/to_device/events")
+            && let Some(notes) = notes.as_array_mut()
+        {
+            change(notes);
+        }
+    })
+}
+
+/// Whose question it is.
+fn token(question: &Question) -> String {
+    let token = question.headers.get(AUTHORIZATION);
+    let token = token.and_then(|token| token.to_str().ok());
+    token.unwrap_or_default().to_owned()
 }

@@ -9,11 +9,17 @@
 //! Where there is no Conduit, two Synapses take their places, and the note says so. Sections are those of the Client-Server
 //! API unless another is named.
 
+mod attachments;
+mod backup;
 mod fleet;
 mod devices;
 mod messages;
 mod rotation;
 mod verification;
+mod lost_replies;
+mod messages;
+mod stores;
+mod to_device;
 
 use fleet_device::{Device, EncryptedRoom, Gate, HASTE, Mutant, Way};
 use futures_util::future::join_all;
@@ -189,6 +195,8 @@ pub struct Cast {
     pub home_way: Way,
     /// How bob's devices reach his.
     pub abroad_way: Way,
+    /// The fault that is planted.
+    mutant: Option<Mutant>,
     /// What stands in the way, with a fault planted.
     _gates: Vec<Gate>,
     flaws: Flaws,
@@ -210,6 +218,7 @@ impl Cast {
             abroad,
             alice,
             bob,
+            mutant,
             _gates: Vec::new(),
             // What fails with a fault planted says nothing about the server.
             flaws: match mutant {
@@ -229,6 +238,14 @@ impl Cast {
             }
         }
         Ok(cast)
+    }
+
+    /// Opens a gate of the claim's own in front of a place; with the fault in it that is planted.
+    pub async fn gate(&self, place: &Place) -> Result<Gate> {
+        match self.mutant {
+            None => Gate::before(&place.site).await,
+            Some(mutant) => Gate::wrong(&place.site, mutant).await,
+        }
     }
 
     /// A new device of alice's.
