@@ -158,7 +158,7 @@ impl Host {
     pub async fn scan(
         &self,
         wanted: &Wanted,
-        places: &[(&str, Within)],
+        places: &[(String, Within)],
     ) -> Result<BTreeMap<String, Found>> {
         let what = || format!("look through `{}`", self.server_name);
         self.write("/lab/scan.py", "644", SCAN.as_bytes()).await?;
@@ -181,7 +181,7 @@ impl Host {
     }
 }
 
-fn order(wanted: &Wanted, places: &[(&str, Within)]) -> Value {
+fn order(wanted: &Wanted, places: &[(String, Within)]) -> Value {
     let places = places.iter().map(|(name, within)| {
         let (kind, given) = match within {
             Within::Files(path) => ("files", json!([path])),
@@ -193,13 +193,95 @@ fn order(wanted: &Wanted, places: &[(&str, Within)]) -> Value {
         json!({"name": name, "kind": kind, "given": given})
     });
     let tokens = wanted.canaries.iter();
-    let tokens: BTreeMap<_, _> = tokens
-        .map(|(item, canary)| (item, &canary.token))
-        .collect();
+    let tokens: BTreeMap<_, _> = tokens.map(|(item, canary)| (item, &canary.token)).collect();
     json!({
         "stem": STEM,
         "tokens": tokens,
         "literals": wanted.literals,
         "places": places.collect::<Vec<_>>(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+
+    /// What `scan.py` finds in one file below a directory, by the Python of this machine.
+    fn look(wanted: &Wanted, directory: &std::path::Path) -> Found {
+        let places = [(
+            "here".to_owned(),
+            Within::Files(directory.display().to_string()),
+        )];
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/src/scan.py");
+        let mut scan = Command::new("python3")
+            .arg(script)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3");
+        let order = order(wanted, &places).to_string();
+        let stdin = scan.stdin.take().expect("a pipe");
+        { stdin }.write_all(order.as_bytes()).expect("to be read");
+        let said = scan.wait_with_output().expect("an end");
+        let mut found: BTreeMap<String, Found> =
+            serde_json::from_slice(&said.stdout).expect("JSON");
+        found.remove("here").expect("the place")
+    }
+
+    /// Writes a text in some way, by a filter of this machine's Python.
+    fn written(how: &str, text: &str) -> Vec<u8> {
+        let program = format!(
+            "import sys, base64, gzip, subprocess; t = sys.argv[1].encode(); sys.stdout.buffer.write({how})"
+        );
+        let run = Command::new("python3")
+            .args(["-c", &program, text])
+            .output();
+        run.expect("python3").stdout
+    }
+
+    #[test]
+    fn a_canary_is_found_in_every_encoding() {
+        for how in [
+            "t",
+            "b'\\0' + t.decode().encode('utf-16-le')",
+            "b'x' + t.decode().encode('utf-16-be')",
+            "base64.b64encode(t)",
+            "base64.b64encode(b'a' + t + b'bc')",
+            "base64.urlsafe_b64encode(b'\\xff\\xfe' + t + b'\\xff\\xff')",
+            "t.hex().encode()",
+            "t.hex().upper().encode()",
+            "b'head' + gzip.compress(base64.b64encode(t)) + b'tail'",
+            "b'head' + subprocess.run(['zstd', '-c'], input=t, capture_output=True).stdout + b'tail'",
+        ] {
+            let mut wanted = Wanted::default();
+            let (there, _) = (wanted.canary("there"), wanted.canary("not there"));
+            let directory = tempfile::tempdir().expect("a directory");
+            let bytes = written(how, &there);
+            assert!(bytes.len() >= 20, "{how} writes something");
+            std::fs::write(directory.path().join("file"), &bytes).expect("a file");
+            let found = look(&wanted, directory.path());
+            assert!(found.hit("there").is_some(), "{how}: {found:?}");
+            assert!(found.hit("not there").is_none(), "{how}: {found:?}");
+            assert_eq!(found.bytes, bytes.len() as u64);
+        }
+    }
+
+    #[test]
+    fn a_literal_is_found_in_json_and_in_a_url_and_no_other_is() {
+        for (text, there) in [
+            ("{\"a\":1}", true),
+            ("{\\\"a\\\":1}", true),
+            ("%7B%22a%22%3A1%7D", true),
+            ("{\"a\":2}", false),
+        ] {
+            let mut wanted = Wanted::default();
+            wanted.literal("it", "{\"a\":1}");
+            let directory = tempfile::tempdir().expect("a directory");
+            std::fs::write(directory.path().join("file"), text).expect("a file");
+            let found = look(&wanted, directory.path());
+            assert_eq!(found.hit("it").is_some(), there, "{text}");
+        }
+    }
 }
