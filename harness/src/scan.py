@@ -1,7 +1,7 @@
 """Looks for words wherever a machine keeps bytes, also where they are compressed, encoded, or spread over packets.
 
 Standard input: {"stem", "tokens": {item: token}, "literals": {item: [text]}, "places": [{"name", "kind", "path" or "command"}]}.
-Standard output: {place: {"bytes", "parts", "hits": [{"item", "encoding", "within"}], "sizes": [size of each file]}}.
+Standard output: {place: {"bytes", "parts", "hits": [{"item", "encoding", "within"}], "sizes": [of each part]}}.
 
 A canary is the stem and a token, letters and digits only: neither JSON nor a URL changes them. So each way to write them
 has one pattern for all canaries, and what follows it says which one it is.
@@ -73,13 +73,14 @@ class Search:
 
     def place(self, parts):
         self.bytes = self.parts = 0
-        self.hits = {}
+        self.hits, sizes = {}, set()
         for within, data in parts:
             self.parts += 1
             self.bytes += len(data)
+            sizes.add(len(data))
             self.look(within, data, "")
         hits = [{"item": item, "encoding": encoding, "within": within} for (item, encoding), within in sorted(self.hits.items())]
-        return {"bytes": self.bytes, "parts": self.parts, "hits": hits}
+        return {"bytes": self.bytes, "parts": self.parts, "hits": hits, "sizes": sorted(sizes)}
 
     def look(self, within, data, packed):
         for name, pattern, decode, length in self.stems:
@@ -207,7 +208,5 @@ if __name__ == "__main__":
     answer = {}
     for place in order["places"]:
         found = search.place(KINDS[place["kind"]](*place["given"]))
-        if place["kind"] == "files":
-            found["sizes"] = [os.path.getsize(os.path.join(d, n)) for d, _, ns in os.walk(*place["given"]) for n in ns]
         answer[place["name"]] = found
     json.dump(answer, sys.stdout)

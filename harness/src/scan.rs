@@ -90,8 +90,7 @@ pub struct Found {
     pub parts: u64,
     /// What was there.
     pub hits: Vec<Hit>,
-    /// The sizes of the files, where files were looked through.
-    #[serde(default)]
+    /// The sizes of the pieces.
     pub sizes: BTreeSet<u64>,
 }
 
