@@ -503,6 +503,7 @@ fn needed_by(runbook: &Path) -> &'static [&'static str] {
             &["install.md"]
         }
         Some("restore.md") => &["install.md", "backup.md"],
+        Some("lost-device.md") => &["install.md", "bootstrap.md"],
         _ => &[],
     }
 }

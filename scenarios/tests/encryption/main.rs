@@ -11,15 +11,16 @@
 
 mod attachments;
 mod backup;
-mod fleet;
+mod canary;
 mod devices;
-mod messages;
-mod rotation;
-mod verification;
+mod fleet;
+mod lost;
 mod lost_replies;
 mod messages;
+mod rotation;
 mod stores;
 mod to_device;
+mod verification;
 
 use fleet_device::{Device, EncryptedRoom, Gate, HASTE, Mutant, Way};
 use futures_util::future::join_all;
