@@ -2,6 +2,7 @@
 //! to hold is still put at every run. It must fail in just the recorded way; if it holds, or fails otherwise, the
 //! record is wrong and the run fails until somebody has looked.
 
+pub mod encryption;
 pub mod federation;
 
 use crate::entrance::Entrance;
@@ -405,6 +406,11 @@ pub const CATALOGUE: &[&Known] = &[
     &federation::TYPING_IS_NOT_SENT,
     &federation::PRESENCE_IS_IGNORED,
     &federation::PRESENCE_IS_NOT_SENT,
+    &encryption::CLAIMED_BY_ID,
+    &encryption::CLAIMED_TWICE,
+    &encryption::NO_FALLBACK_KEY,
+    &encryption::KEPT_WITHOUT_KEYS,
+    &encryption::OVERWRITTEN_KEYS,
 ];
 
 /// The known failure of this name.
@@ -462,6 +468,7 @@ mod tests {
         assert_eq!(ids.len(), CATALOGUE.len(), "an id stands twice");
         let declared = [
             include_str!("known.rs"),
+            include_str!("known/encryption.rs"),
             include_str!("known/federation.rs"),
         ]
         .into_iter()

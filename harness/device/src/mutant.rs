@@ -4,6 +4,7 @@
 use crate::gate::Meddling;
 use harness::intercept::{Answer, Question};
 use serde_json::{Value, json};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// One way to be wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +13,14 @@ pub enum Mutant {
     DropsToDevice,
     /// What a device is told is told without the messages in rooms being encrypted: each becomes a message in clear text.
     TellsClearText,
+    /// Every claim after the first is answered as the first was: one key is handed out again and again.
+    GivesKeyTwice,
+    /// A one-time key under an id that is taken is answered as accepted.
+    TakesAnotherKey,
+    /// One one-time key more is counted than there is.
+    Miscounts,
+    /// Syncs do not tell how many one-time keys there are.
+    NeverCounts,
 }
 
 /// What a mutant does with a request.
@@ -23,6 +32,10 @@ impl Mutant {
         match self {
             Self::DropsToDevice => "drops-to-device",
             Self::TellsClearText => "tells-clear-text",
+            Self::GivesKeyTwice => "gives-key-twice",
+            Self::TakesAnotherKey => "takes-another-key",
+            Self::Miscounts => "miscounts",
+            Self::NeverCounts => "never-counts",
         }
     }
 
@@ -41,6 +54,43 @@ impl Mutant {
                             event["type"] = "m.room.message".into();
                             event["content"] = json!({"msgtype": "m.text", "body": "clear"});
                         }
+                    }
+                })
+            }),
+            Self::GivesKeyTwice => {
+                let first = Arc::new(Mutex::new(None));
+                Box::new(move |question| {
+                    let first = first.clone();
+                    told(question, "/keys/claim", move |body| {
+                        let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
+                        *body = first.get_or_insert_with(|| body.clone()).clone();
+                    })
+                })
+            }
+            Self::TakesAnotherKey => Box::new(|question| {
+                question.path.contains("/keys/upload").then(|| {
+                    Meddling::Tell(Box::new(|answer: &mut Answer| {
+                        if answer.status == reqwest::StatusCode::BAD_REQUEST {
+                            *answer = Answer::json(
+                                reqwest::StatusCode::OK,
+                                &json!({"one_time_key_counts": {}}),
+                            );
+                        }
+                    }))
+                })
+            }),
+            Self::Miscounts => Box::new(|question| {
+                told(question, "/keys/upload", |body| {
+                    let counts = body["one_time_key_counts"].as_object_mut().into_iter();
+                    for count in counts.flat_map(|counts| counts.values_mut()) {
+                        *count = (count.as_u64().unwrap_or_default() + 1).into();
+                    }
+                })
+            }),
+            Self::NeverCounts => Box::new(|question| {
+                told(question, "/sync", |body| {
+                    if let Some(body) = body.as_object_mut() {
+                        body.remove("device_one_time_keys_count");
                     }
                 })
             }),

@@ -9,6 +9,7 @@
 //! Where there is no Conduit, two Synapses take their places, and the note says so. Sections are those of the Client-Server
 //! API unless another is named.
 
+mod keys;
 mod messages;
 
 use fleet_device::{Device, Gate, HASTE, Mutant, Way};
