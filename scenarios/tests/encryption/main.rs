@@ -11,6 +11,7 @@
 
 mod keys;
 mod messages;
+mod restored;
 
 use fleet_device::{Device, Gate, HASTE, Mutant, Way};
 use futures_util::future::join_all;
