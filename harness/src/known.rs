@@ -414,6 +414,11 @@ pub const CATALOGUE: &[&Known] = &[
     &encryption::BACKUP_TAKES_ANY_CHANGE,
     &encryption::BACKUP_ETAG_STAYS,
     &encryption::BACKUP_NEWEST_BY_LETTERS,
+    &encryption::CLAIMED_BY_ID,
+    &encryption::CLAIMED_TWICE,
+    &encryption::NO_FALLBACK_KEY,
+    &encryption::KEPT_WITHOUT_KEYS,
+    &encryption::OVERWRITTEN_KEYS,
 ];
 
 /// The known failure of this name.

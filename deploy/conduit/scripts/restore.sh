@@ -10,6 +10,7 @@
 #     --repository R          another restic repository (default: backup.env, else /opt/conduit/backups/restic)
 #     --password-file FILE    its password (default: /opt/conduit/secrets/restic-password)
 #     --with-config           restore conduit.toml too, although there is one
+#     --drain N               take N one-time keys from each device (default 25; drain.sh says why)
 #
 # Everything is verified before anything is touched. The old data stays beside the new, and comes back by itself when
 # the restored server does not prove to be the site of the snapshot.
@@ -38,8 +39,13 @@ FAILPOINT=/run/conduit-restore.failpoint
 # {"snapshot", "time", "old": PATH or "", "new": PATH}; exists from the moment before the swap until the proof.
 readonly JOURNAL=$STAGING/restore.json
 
-usage() { sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+usage() { sed -n '2,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
+# Where Conduit listens while nobody may come in, and what of systemd's puts it there.
+readonly PRIVATE_API=http://127.0.0.1:6168
+readonly PRIVATE_UNIT=/run/systemd/system/conduit.service.d/private.conf
+
+DRAIN=25
 SNAPSHOT='' FROM='' REPLACE='' EXPECTED_NAME='' REPOSITORY='' PASSWORD_FILE='' WITH_CONFIG='' UNDO=''
 
 parse() {
@@ -49,7 +55,7 @@ parse() {
       --refuse) REPLACE=''; shift; continue ;;
       --replace) REPLACE=yes; shift; continue ;;
       --with-config) WITH_CONFIG=yes; shift; continue ;;
-      --from | --server-name | --repository | --password-file)
+      --from | --server-name | --repository | --password-file | --drain)
         [[ -n ${2-} ]] || fail 2 "\`$1\` takes a value" "restore.sh --help"
         ;;
     esac
@@ -58,6 +64,7 @@ parse() {
       --server-name) EXPECTED_NAME=$2; shift 2 ;;
       --repository) REPOSITORY=$2; shift 2 ;;
       --password-file) PASSWORD_FILE=$2; shift 2 ;;
+      --drain) DRAIN=$2; shift 2 ;;
       -*) fail 2 "unknown option \`$1\`" "restore.sh --help" ;;
       undo) UNDO=yes; shift ;;
       *)
@@ -67,6 +74,7 @@ parse() {
         ;;
     esac
   done
+  [[ $DRAIN =~ ^[0-9]{1,4}$ ]] || fail 2 "\`$DRAIN\` is no number of keys" "restore.sh --help"
   [[ -n $UNDO$SNAPSHOT$FROM ]] || fail 2 "no snapshot given" "\`backup.sh list\` shows them; \`restore.sh latest\` takes the newest"
   [[ -z $SNAPSHOT || -z $FROM ]] || fail 2 "give a snapshot or \`--from\`, not both" "restore.sh --help"
   [[ -z $SNAPSHOT || $SNAPSHOT == latest || $SNAPSHOT =~ ^[0-9a-f]{8,64}$ ]] || fail 2 "\`$SNAPSHOT\` is no snapshot id" "\`backup.sh list\` shows them"
@@ -214,6 +222,7 @@ swap() {
 # unswap: the old data and identity back; the new data is kept as data.failed-TIME to be looked at.
 unswap() {
   local old new failed
+  serve_in_public
   old=$(journal old) new=$(journal new) failed=$ROOT/data.failed-$(journal time)
   if [[ $(swap_state) == swapped ]]; then
     mv -T "$DATA" "$failed"
@@ -267,9 +276,31 @@ prove() {
   [[ $published == "$promised" ]] || { note "the server publishes \`$published\`, the snapshot promises \`$promised\`"; return 1; }
 }
 
+serve_in_public() {
+  [[ -e $PRIVATE_UNIT ]] || return 0
+  systemctl stop conduit.service || true
+  rm -f "$PRIVATE_UNIT"
+  systemctl daemon-reload
+}
+
+# drain: takes one-time keys while Conduit listens where the proxy does not look. Once only: a second time would leave
+# devices without any. Returns 1 only when the server does not start, and then it must not be started again.
+drain() {
+  if ((DRAIN == 0)) || jq -e .drained "$JOURNAL" >/dev/null; then return 0; fi
+  systemctl stop conduit.service
+  mkdir -p "${PRIVATE_UNIT%/*}"
+  printf '[Service]\nEnvironment=CONDUIT_ADDRESS=127.0.0.1 CONDUIT_PORT=%s CONDUIT_API=%s\n' "${PRIVATE_API##*:}" "$PRIVATE_API" >"$PRIVATE_UNIT"
+  chmod 644 "$PRIVATE_UNIT"
+  systemctl daemon-reload
+  systemctl start conduit.service || return 1
+  CONDUIT_API=$PRIVATE_API "$ROOT/scripts/drain.sh" "$DRAIN" ||
+    note "one-time keys were not drained: messages from new devices to old ones may not be decrypted; see \`What to tell the users\` in restore.md"
+  jq '.drained = true' "$JOURNAL" | replace_file "$JOURNAL"
+}
+
 start_and_prove() {
   systemctl reset-failed conduit.service 2>/dev/null || true
-  if systemctl start conduit.service && prove; then return; fi
+  if drain && serve_in_public && systemctl start conduit.service && prove; then return; fi
   journalctl -u conduit -n 5 --no-pager -o cat >&2 || true
   systemctl stop conduit.service || true
   unswap

@@ -7,7 +7,7 @@ use harness::probe::{self, ProbeState};
 use harness::site::Site;
 use harness::{Failure, OrBlame, Result};
 use matrix_sdk::authentication::matrix::MatrixSession;
-use matrix_sdk::config::{RequestConfig, SyncSettings};
+use matrix_sdk::config::{RequestConfig, SyncSettings, SyncToken};
 use matrix_sdk::deserialized_responses::{
     ProcessedToDeviceEvent, TimelineEvent, TimelineEventKind,
 };
@@ -312,7 +312,20 @@ impl Device {
     /// # Errors
     /// When the sync fails.
     pub async fn step(&self) -> Result<()> {
-        let settings = SyncSettings::new().timeout(Duration::ZERO);
+        self.sync(SyncSettings::new()).await
+    }
+
+    /// The same from the beginning, as a client whose cache was cleared: without the token of the last sync.
+    ///
+    /// # Errors
+    /// When the sync fails.
+    pub async fn step_anew(&self) -> Result<()> {
+        self.sync(SyncSettings::new().token(SyncToken::NoToken))
+            .await
+    }
+
+    async fn sync(&self, settings: SyncSettings) -> Result<()> {
+        let settings = settings.timeout(Duration::ZERO);
         let response = sdk(self.client.sync_once(settings).await, || {
             format!("sync {self}")
         })?;

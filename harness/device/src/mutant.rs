@@ -43,6 +43,14 @@ pub enum Mutant {
     LosesABackedUpSession,
     /// A byte of a file is changed when it is downloaded.
     ChangesFiles,
+    /// Every claim after the first is answered as the first was: one key is handed out again and again.
+    GivesKeyTwice,
+    /// A one-time key under an id that is taken is answered as accepted.
+    TakesAnotherKey,
+    /// One one-time key more is counted than there is.
+    Miscounts,
+    /// Syncs do not tell how many one-time keys there are.
+    NeverCounts,
 }
 
 /// What a mutant does with a request.
@@ -67,6 +75,10 @@ impl Mutant {
             Self::ConfusesBackups => "confuses-backups",
             Self::LosesABackedUpSession => "loses-a-backed-up-session",
             Self::ChangesFiles => "changes-files",
+            Self::GivesKeyTwice => "gives-key-twice",
+            Self::TakesAnotherKey => "takes-another-key",
+            Self::Miscounts => "miscounts",
+            Self::NeverCounts => "never-counts",
         }
     }
 
@@ -217,6 +229,43 @@ impl Mutant {
                         }
                         answer.body = bytes.into();
                     }))
+                })
+            }),
+            Self::GivesKeyTwice => {
+                let first = Arc::new(Mutex::new(None));
+                Box::new(move |question| {
+                    let first = first.clone();
+                    told(question, "/keys/claim", move |body| {
+                        let mut first = lock(&first);
+                        *body = first.get_or_insert_with(|| body.clone()).clone();
+                    })
+                })
+            }
+            Self::TakesAnotherKey => Box::new(|question| {
+                question.path.contains("/keys/upload").then(|| {
+                    Meddling::Tell(Box::new(|answer: &mut Answer| {
+                        if answer.status == reqwest::StatusCode::BAD_REQUEST {
+                            *answer = Answer::json(
+                                reqwest::StatusCode::OK,
+                                &json!({"one_time_key_counts": {}}),
+                            );
+                        }
+                    }))
+                })
+            }),
+            Self::Miscounts => Box::new(|question| {
+                told(question, "/keys/upload", |body| {
+                    let counts = body["one_time_key_counts"].as_object_mut().into_iter();
+                    for count in counts.flat_map(|counts| counts.values_mut()) {
+                        *count = (count.as_u64().unwrap_or_default() + 1).into();
+                    }
+                })
+            }),
+            Self::NeverCounts => Box::new(|question| {
+                told(question, "/sync", |body| {
+                    if let Some(body) = body.as_object_mut() {
+                        body.remove("device_one_time_keys_count");
+                    }
                 })
             }),
         }
