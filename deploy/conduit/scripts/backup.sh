@@ -302,11 +302,12 @@ write_manifest() {
     --arg key_id "$KEY_ID" --arg public_key "$PUBLIC_KEY" --arg version "$CONDUIT_VERSION" --arg release "$RELEASE" \
     --argjson seconds_down "$SECONDS_DOWN" --arg restic "$(restic version | awk '{ print $2 }')" --rawfile torn "$STAGE.torn" '
     [inputs | split("\t") | {key: .[0], value: {bytes: (.[1] | tonumber), sha256: .[2]}}] | from_entries as $files |
-    {format: 1, id: $id, created: $created, label: $text, server_name: $server_name, key_id: $key_id, public_key: $public_key,
+    {format: 2, id: $id, created: $created, label: $text, server_name: $server_name, key_id: $key_id, public_key: $public_key,
      conduit: {implementation: "conduit", version: $version, release: $release, sha256: $files["site/release/\($release)/conduit"].sha256},
      seconds_down: $seconds_down, media_count: [$files | keys[] | select(startswith("data/media/"))] | length,
      total_bytes: [$files[].bytes] | add, damaged_media: ($torn | split("\n") | map(select(. != ""))),
-     tool: "backup.sh 1, restic \($restic)", files: $files}' <"$STAGE.tree" >"$STAGE/manifest.json"
+     tool: "backup.sh 1, restic \($restic)", files: $files}' <"$STAGE.tree" >"$STAGE.manifest"
+  jq --arg digest "$(digest_manifest <"$STAGE.manifest")" '. + {digest: $digest}' "$STAGE.manifest" >"$STAGE/manifest.json"
 }
 
 archive() {
