@@ -250,6 +250,9 @@ if order["op"] == "explain":
     explain()
 shutil.rmtree(TO, ignore_errors=True)
 subprocess.run(["cp", "-al", BASE, TO], check=True)
+if order["op"] == "nothing":
+    seal()
+    done("nothing")
 did = {"row": corrupt_row, "manifest": corrupt_manifest, "foreign": foreign}.get(order["op"], corrupt_file)()
 if order.get("sealed"):
     seal()

@@ -45,6 +45,24 @@ pub struct Corruption {
     order: Value,
 }
 
+impl Corruption {
+    /// None at all: what a check makes of a backup that is whole.
+    pub fn nothing() -> Self {
+        Self {
+            place: Place::Source,
+            order: json!({"op": "nothing"}),
+        }
+    }
+
+    /// A row of this family is gone from the data; the seed says which.
+    pub fn row_lost(family: &str, seed: u64) -> Self {
+        Self {
+            place: Place::Source,
+            order: json!({"op": "row", "family": family, "how": "delete", "seed": seed}),
+        }
+    }
+}
+
 /// Who noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Catcher {
@@ -82,6 +100,8 @@ pub struct Trial {
     pub caught: Vec<Catcher>,
     /// What the last of them said, or why nobody did.
     pub said: String,
+    /// What a drill found to differ.
+    pub seen: Vec<String>,
     /// Nothing that the database holds differs: the site is what it was.
     pub harmless: bool,
 }
@@ -417,6 +437,7 @@ impl Bench {
             did,
             caught: Vec::new(),
             said: String::new(),
+            seen: Vec::new(),
             harmless: false,
         };
         if corruption.place == Place::Store {
@@ -503,6 +524,7 @@ impl Bench {
             Ok(Err(failure)) if matches!(failure.blame, Blame::Product | Blame::Deployment) => {
                 let seen = failure.last_seen.clone().unwrap_or_default();
                 trial.note(Catcher::Drill, &seen, &failure.what);
+                trial.seen = seen.lines().map(str::to_owned).collect();
                 return Ok(());
             }
             Ok(Err(failure)) => return Err(failure),

@@ -555,9 +555,9 @@ fn plan(arguments: &Plan) -> Result<Exit> {
 /// What has to be followed before each of our runbooks, on a host that is bare.
 fn needed_by(runbook: &Path) -> &'static [&'static str] {
     match runbook.file_name().and_then(|name| name.to_str()) {
-        Some("bootstrap.md" | "backup.md" | "health.md" | "preflight.md" | "upgrade.md") => {
-            &["install.md"]
-        }
+        Some(
+            "bootstrap.md" | "backup.md" | "drill.md" | "health.md" | "preflight.md" | "upgrade.md",
+        ) => &["install.md"],
         Some("restore.md") => &["install.md", "backup.md"],
         _ => &[],
     }

@@ -348,14 +348,21 @@ catalogue() {
 }
 
 # superseded: the catalogued snapshots that nobody needs: kept are the last 7, and the newest of each of the last 7
-# days, 4 weeks and 6 months that have one. Order is the catalogue's, so a clock that jumped cannot drop the newest.
+# days, 4 weeks and 6 months that have one, and the newest that a drill has proved. Order is the catalogue's, so a clock
+# that jumped cannot drop the newest.
 superseded() {
-  jq -s -r '
+  local proved=
+  if [[ -f $BACKUPS/drills.jsonl ]]; then
+    proved=$(jq -R -r 'fromjson? | select(.verdict == "pass") | .snapshot // empty' "$BACKUPS/drills.jsonl")
+  fi
+  jq -s -r --arg proved "$proved" '
     def newest_per(f; n): [group_by(f)[] | max_by(.n)] | sort_by(-.n)[:n];
     to_entries | map(.value + {n: .key, t: .value.time}) |
     ([sort_by(-.n)[:7], newest_per(.t | strftime("%F"); 7), newest_per(.t | strftime("%G-%V"); 4), newest_per(.t | strftime("%Y-%m"); 6)]
       | add | map(.snapshot)) as $kept |
-    .[].snapshot | select(IN($kept[]) | not)' "$CATALOG"
+    ($proved | split("\n")) as $proved |
+    ([.[] | select(.snapshot as $id | $proved | any(. != "" and . as $short | $id | startswith($short)))] | max_by(.n).snapshot) as $drilled |
+    .[].snapshot | select(IN($kept[], $drilled) | not)' "$CATALOG"
 }
 
 prune() {
