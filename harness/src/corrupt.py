@@ -206,7 +206,9 @@ def seal():
             short = os.path.relpath(path, TO)
             if short == "manifest.json":
                 continue
-            if short in old and os.stat(path).st_nlink > 1:
+            # What is still a link is what it was.
+            there = os.stat(path)
+            if short in old and there.st_nlink > 1 and there.st_size == old[short]["bytes"]:
                 files[short] = old[short]
                 continue
             with open(path, "rb") as file:

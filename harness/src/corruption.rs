@@ -381,7 +381,7 @@ impl Bench {
         }
         host.write("/opt/corrupt.py", "644", PROGRAM.as_bytes())
             .await?;
-        // What does not come up soon does not come up; and a store of the newest snapshot alone, every byte of which counts.
+        // What does not come up soon does not come up. One byte of a program is like another: it is cut short. And a store of the newest snapshot alone, every byte of which counts.
         host.shell(
             "set -euo pipefail; cat > /etc/systemd/system/conduit.service.d/bench.conf <<'END'\n\
              [Service]\nEnvironment=CONDUIT_START_WAIT=20\nEND\n\
@@ -391,7 +391,9 @@ impl Bench {
              from() { restic --no-lock --no-cache --repo /root/store --password-file /root/store-password \"$@\"; }\n\
              ids=$(from snapshots --json --tag conduit | jq -r 'sort_by(.time) | .[].id')\n\
              from restore --quiet --target /opt/older \"$(head -n 1 <<<\"$ids\")\"\n\
-             from restore --quiet --target /opt/pristine \"$(tail -n 1 <<<\"$ids\")\"\n\
+             from restore --quiet --target /opt/whole \"$(tail -n 1 <<<\"$ids\")\"\n\
+             find /opt/whole/site -type f -size +1M -exec truncate -s 4096 {} +\n\
+             python3 /opt/corrupt.py '{\"op\": \"nothing\", \"base\": \"/opt/whole\", \"to\": \"/opt/pristine\"}' >/dev/null\n\
              export RESTIC_PASSWORD_FILE=/root/store-password RESTIC_REPOSITORY=/opt/store\n\
              restic --no-cache init --quiet; cd /opt/pristine\n\
              restic --no-cache backup --quiet --tag conduit .",
@@ -603,6 +605,10 @@ impl Score {
                 }
                 score.trials.push(trial);
                 task.parts(score.trials.len() as u64, count as u64);
+                // Hundreds take a while.
+                if score.trials.len() % 50 == 0 {
+                    ui::say(format!("  so far: {score}"));
+                }
             }
         }
         task.end("done");

@@ -136,7 +136,11 @@ impl Census {
         let rooms = admins.ask("list-rooms", "Rooms:").await?;
         let told = admins.ask("list-appservices", "Appservices (").await?;
         let appservices = told.split_once("): ").map_or("", |(_, list)| list);
-        let mut accounts = lines(&accounts);
+        let localpart = |line: String| {
+            let name = line.split(':').next().unwrap_or_default();
+            name.trim_start_matches('@').to_owned()
+        };
+        let mut accounts: BTreeSet<_> = lines(&accounts).into_iter().map(localpart).collect();
         // The server's own account has a password for as long as there is an emergency.
         accounts.remove("conduit");
         Ok(Self {

@@ -53,7 +53,7 @@ async fn a_drill_of_a_store_proves_it_remembers_it_and_is_red_when_a_message_is_
         let (report, line) = again().await?;
         must(line.verdict == "pass", "be good", report.lines())?;
         must(
-            line.snapshot == sample.record.snapshot,
+            line.snapshot.starts_with(&sample.record.snapshot),
             "take the newest snapshot",
             &line.snapshot,
         )?;
@@ -239,8 +239,9 @@ async fn retention_never_removes_the_newest_backup_that_a_drill_has_proved() -> 
         let backup = "/opt/conduit/scripts/backup.sh 2>/dev/null | tail -n 1 | cut -d ' ' -f 2";
         let first = site.host.shell(backup).await?;
         let second = site.host.shell(backup).await?;
+        // A drill knows the snapshot by its full id, the catalogue by a short one.
         let drill = format!(
-            "{{\"time\": {}, \"verdict\": \"pass\", \"snapshot\": \"{second}\"}}",
+            "{{\"time\": {}, \"verdict\": \"pass\", \"snapshot\": \"{second:0<64}\"}}",
             drill::now()
         );
         site.follow("drill.md", &[("DRILL", &drill)]).await?;

@@ -361,7 +361,9 @@ superseded() {
     ([sort_by(-.n)[:7], newest_per(.t | strftime("%F"); 7), newest_per(.t | strftime("%G-%V"); 4), newest_per(.t | strftime("%Y-%m"); 6)]
       | add | map(.snapshot)) as $kept |
     ($proved | split("\n")) as $proved |
-    ([.[] | select(.snapshot as $id | $proved | any(. != "" and . as $short | $id | startswith($short)))] | max_by(.n).snapshot) as $drilled |
+    # One of the two ids may be a short one.
+    ([.[] | select(.snapshot as $id | $proved | any(. != "" and (startswith($id) or (. as $short | $id | startswith($short)))))]
+      | max_by(.n).snapshot) as $drilled |
     .[].snapshot | select(IN($kept[], $drilled) | not)' "$CATALOG"
 }
 

@@ -108,7 +108,9 @@ fetch_manifest() {
   if [[ -n $FROM ]]; then
     [[ -d $FROM ]] || fail 3 "\`$FROM\` is no directory" "it must hold manifest.json, data/ and site/"
     # A pipe would be waited for, a link be followed.
-    [[ -f $FROM/manifest.json && ! -L $FROM/manifest.json ]] && cp "$FROM/manifest.json" "$1" || fail 5 "\`$FROM\` has no readable manifest" "use another backup"
+    if [[ ! -f $FROM/manifest.json || -L $FROM/manifest.json ]] || ! cp "$FROM/manifest.json" "$1"; then
+      fail 5 "\`$FROM\` has no readable manifest" "use another backup"
+    fi
     return
   fi
   open_repository "$REPOSITORY" "$PASSWORD_FILE"
