@@ -251,7 +251,7 @@ async fn keys_are_uploaded_again_without_harm() -> Outcome {
         // Conduit is itself so wrong; at Synapse it takes a fault to be.
         if !cast.home.site.server.is_conduit() {
             let gate = Gate::wrong(&cast.home.site, Mutant::TakesAnotherKey).await?;
-            let alice = gate.way()?.raw(&cast.alice).await?;
+            let alice = gate.way()?.bare(&cast.alice).await?;
             upload(&alice, numbered(1)).await?;
             let outcome = refuses_another(&alice).await;
             stage.must_notice(Mutant::TakesAnotherKey.word(), outcome)?;
