@@ -165,10 +165,12 @@ impl Host {
             .iter()
             .any(|(_, within)| matches!(within, Within::RocksDb(_)))
         {
-            for file in tools::rocksdict().await? {
-                let name = file.file_name().unwrap_or_default().to_string_lossy();
-                self.copy(&file, &format!("/lab/rocksdict/{name}"), "644")
-                    .await?;
+            let module = tools::rocksdict().await?.join("rocksdict");
+            for file in std::fs::read_dir(module).or_environment(what)? {
+                let file = file.or_environment(what)?;
+                let name = file.file_name();
+                let to = format!("/lab/rocksdict/{}", name.to_string_lossy());
+                self.copy(&file.path(), &to, "644").await?;
             }
         }
         let order = order(wanted, places).to_string();

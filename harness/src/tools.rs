@@ -127,57 +127,6 @@ pub async fn bundle(conduit: &Binary) -> Result<PathBuf> {
     std::fs::canonicalize(&path).or_environment(what)
 }
 
-/// The Python binding that edits a database's rows, in the version and for the Python of a Host. It brings a RocksDB older
-/// than Conduit's, so that Conduit reads what it writes.
-const ROCKSDICT: &str = "0.3.29";
-
-/// Fetches the binding into the download cache: the directory that holds the package.
-///
-/// # Errors
-/// The environment's, where the Python registry does not answer.
-pub async fn rocksdict() -> Result<PathBuf> {
-    let path = paths::cache().join(format!("rocksdict-{ROCKSDICT}"));
-    let what = || format!("fetch `rocksdict` {ROCKSDICT} from the Python registry");
-    if path.exists() {
-        return Ok(path);
-    }
-    std::fs::create_dir_all(paths::cache()).or_environment(what)?;
-    let partial = tempfile::tempdir_in(paths::cache()).or_environment(what)?;
-    let output = Command::new("python3")
-        .args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--only-binary=:all:",
-            "--python-version=3.11",
-        ])
-        .arg(format!(
-            "--platform=manylinux2014_{}",
-            std::env::consts::ARCH
-        ))
-        .arg("--target")
-        .arg(partial.path())
-        .arg(format!("rocksdict=={ROCKSDICT}"))
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .or_environment(what)?;
-    if !output.status.success() {
-        return Err(
-            Failure::environment(what()).last_seen(String::from_utf8_lossy(&output.stderr).trim())
-        );
-    }
-    readable(partial.path())?;
-    // Another process may have been quicker; its content is the same.
-    if std::fs::rename(partial.path(), &path).is_ok() {
-        let _ = partial.keep();
-    }
-    Ok(path)
-}
-
 /// The directory is mounted into Hosts, whose root need not be this machine's.
 fn readable(directory: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
@@ -268,7 +217,7 @@ pub async fn caddy() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A Python module that reads RocksDB, from the Python registry: Debian's own tools are too old for what Conduit 0.10
+/// A Python module that reads and writes RocksDB, from the Python registry: Debian's own tools are too old for what Conduit 0.10
 /// writes. It carries a RocksDB that is newer than Conduit's.
 const ROCKSDICT: &str = "rocksdict==0.3.29";
 
@@ -281,11 +230,11 @@ pub fn has_rocksdict() -> bool {
     rocksdict_path().is_dir()
 }
 
-/// The files of the module that reads RocksDB, for the Python of a Host; fetched once.
+/// The directory that has the module for RocksDB, for the Python of a Host; fetched once.
 ///
 /// # Errors
 /// The environment's, where the registry does not answer.
-pub async fn rocksdict() -> Result<Vec<PathBuf>> {
+pub async fn rocksdict() -> Result<PathBuf> {
     let path = rocksdict_path();
     let what = || format!("have the Python module `{ROCKSDICT}`");
     if !has_rocksdict() {
@@ -294,13 +243,12 @@ pub async fn rocksdict() -> Result<Vec<PathBuf>> {
         let partial = tempfile::tempdir_in(&tools).or_environment(what)?;
         let task = ui::Task::begin(1, what());
         python_package(&task, ROCKSDICT, partial.path()).await?;
+        readable(partial.path())?;
         task.end("fetched");
         // Another process may have been quicker; its content is the same.
         if std::fs::rename(partial.path(), &path).is_ok() {
             let _ = partial.keep();
         }
     }
-    let files = std::fs::read_dir(path.join("rocksdict")).or_environment(what)?;
-    let paths = files.map(|file| file.map(|file| file.path()));
-    paths.collect::<std::io::Result<_>>().or_environment(what)
+    Ok(path)
 }

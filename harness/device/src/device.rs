@@ -741,7 +741,7 @@ impl Closed {
             way: Way::in_clear_text(&base)?,
             name,
             session,
-            settings: EncryptionSettings::default(),
+            habits: Habits::default(),
             store: Arc::new(Store {
                 path,
                 _temporary: None,
