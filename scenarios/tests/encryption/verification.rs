@@ -184,7 +184,12 @@ async fn acquainted(cast: &Cast) -> Result<(Device, Device, OwnedRoomId)> {
         alice.makes_identity(&cast.alice),
         bob.makes_identity(&cast.bob),
     )?;
-    let room = cast.garden(&alice, &bob, EncryptedRoom::default()).await?;
+    // What is known of a sender is known of a room key: each message has its own.
+    let how = EncryptedRoom {
+        messages: Some(1),
+        ..EncryptedRoom::default()
+    };
+    let room = cast.garden(&alice, &bob, how).await?;
     for (one, other) in [(&alice, &bob), (&bob, &alice)] {
         one.knows_signed(other.user_id(), other.device_id()).await?;
         let direct = one.room(&room)?.set_is_direct(true).await;
