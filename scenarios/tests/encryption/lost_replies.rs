@@ -128,13 +128,14 @@ async fn a_client_that_is_killed_before_it_is_answered_goes_on_where_it_was() ->
         let said = tablet.say(&room, text).await?;
         let closed = is_killed(&gate, "/keys/upload", closed, &Task::Step).await?;
         alice = Device::reopened(closed).await?;
-        // Her client had it already when it was killed.
-        let shown = alice.fetched(&room, &said).await?;
-        demand(
-            shown.text() == Some(text),
-            "read what came just before the end",
-            shown.to_string(),
-        )?;
+        // Fetched, because her client may have had it already when it was killed.
+        let what = format!("{alice} reads `{text}`");
+        let reads = async || match alice.fetched(&room, &said).await {
+            Ok(shown) if shown.text() == Some(text) => ProbeState::Ready(()),
+            Ok(shown) => ProbeState::NotYet(shown.to_string()),
+            Err(failure) => ProbeState::NotYet(failure.to_string()),
+        };
+        alice.until(what, reads).await?;
         for name in ["laptop", "watch"] {
             let other = cast.bobs(name).await?;
             is_heard(&other, &alice, &room).await?;
