@@ -69,7 +69,8 @@ impl Measured {
         let row = |item: &&str| {
             let there = |place: &&str| {
                 found.get(*place).is_some_and(|there| {
-                    let by_size = *item == SIZE && there.sizes.contains(&(super::said::SIZE as u64));
+                    let by_size =
+                        *item == SIZE && there.sizes.contains(&(super::said::SIZE as u64));
                     by_size || there.hit(item).is_some()
                 })
             };
