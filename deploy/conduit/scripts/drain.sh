@@ -19,10 +19,11 @@ readonly PASSWORD=$CONDUIT_ROOT/secrets/$ADMINISTRATOR.password
 readonly CLIENT=$CONDUIT_API/_matrix/client/v3
 TOKEN=''
 
-# api METHOD PATH: with the JSON on standard input as its body. The token is no argument of any program.
+# api METHOD PATH: with the JSON on standard input as its body. The token is no argument of any program; before there is one
+# nothing is said of it, for Conduit answers an empty one with 500.
 api() {
   curl --silent --show-error --fail --noproxy '*' --max-time 60 --request "$1" --data-binary @- \
-    --header 'Content-Type: application/json' --header @<(printf 'Authorization: Bearer %s\n' "$TOKEN") "$CLIENT$2"
+    --header 'Content-Type: application/json' --header @<([[ -z $TOKEN ]] || printf 'Authorization: Bearer %s\n' "$TOKEN") "$CLIENT$2"
 }
 
 # local_users SERVER_NAME: full names, one a line: what the server answers in the administrators' room.
@@ -45,7 +46,8 @@ main() {
   local count=$1 server devices
   [[ $count =~ ^[0-9]+$ ]] || fail 2 "\`$count\` is no number of keys" "drain.sh COUNT"
   [[ -s $PASSWORD ]] || fail 3 "\`$PASSWORD\` is missing" "put the administrator's password there"
-  server=$(published_key | cut -d ' ' -f 1)
+  server=$(published_key) || fail 1 "\`$CONDUIT_API\` does not say which site it is" "is conduit running there?"
+  server=${server%% *}
   TOKEN=$(jq -n --rawfile password "$PASSWORD" --arg user "$ADMINISTRATOR" \
     '{type: "m.login.password", identifier: {type: "m.id.user", user: $user}, password: ($password | rtrimstr("\n")), initial_device_display_name: "drain.sh"}' |
     api POST /login | jq -er .access_token)

@@ -13,6 +13,7 @@ use harness::{OrBlame, Result};
 use ruma::serde::Base64;
 use ruma::serde::base64::Standard;
 use ruma::{DeviceId, UserId};
+use scenarios::encoded;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -54,11 +55,14 @@ async fn upload(owner: &Client, keys: impl IntoIterator<Item = (String, String)>
         .unwrap_or_default())
 }
 
-/// What a sync tells of how many one-time keys there are; where nothing is said there are none.
-async fn told(owner: &Client) -> Result<u64> {
-    let path = "/_matrix/client/v3/sync?timeout=0";
-    let sync = owner.try_raw(reqwest::Method::GET, path, None).await?;
+/// What the next sync tells of how many one-time keys there are; where nothing is said there are none. Asked the same a second
+/// time servers answer as before, so each goes on from the last.
+async fn told(owner: &Client, since: &mut String) -> Result<u64> {
+    let path = format!("/_matrix/client/v3/sync?timeout=0{since}");
+    let sync = owner.try_raw(reqwest::Method::GET, &path, None).await?;
     let sync = sync.must()?;
+    let next = sync["next_batch"].as_str().unwrap_or_default();
+    *since = format!("&since={}", encoded(next));
     Ok(sync["device_one_time_keys_count"][ALGORITHM]
         .as_u64()
         .unwrap_or_default())
@@ -150,8 +154,9 @@ async fn one_time_keys_are_given_once_and_counted() -> Outcome {
         let count = 5;
         upload(&alice, numbered(count)).await?;
         let mut left: BTreeSet<_> = numbered(count).collect();
+        let mut since = String::new();
         while !left.is_empty() {
-            let counted = (upload(&alice, []).await?, told(&alice).await?);
+            let counted = (upload(&alice, []).await?, told(&alice, &mut since).await?);
             let there = left.len() as u64;
             demand(
                 counted == (there, there),
