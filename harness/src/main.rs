@@ -188,11 +188,13 @@ struct Drill {
     server: Server,
     #[command(flatten)]
     vary: Vary,
-    /// The restic repository, a directory; without one a lab site is made and backed up for the drill
+    /// The restic repository, a directory (or FLEET_DRILL_STORE); without one a lab site is made and backed up for the
+    /// drill
     #[arg(
         long,
         value_name = "DIR",
         env = "FLEET_DRILL_STORE",
+        hide_env = true,
         requires = "password_file"
     )]
     store: Option<PathBuf>,
