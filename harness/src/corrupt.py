@@ -38,6 +38,7 @@ def read(name):
 def write(name, content):
     """Replaces a file without touching the one that it is a link of."""
     path = at(name)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
     if os.path.lexists(path):
         os.unlink(path)
     with open(path, "wb") as file:

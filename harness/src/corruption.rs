@@ -366,19 +366,8 @@ impl Bench {
         )
         .await?;
         let host = &scratch.site.host;
-        let what = || "bring the tools for corruption to the scratch machine".to_owned();
-        let copied = tokio::process::Command::new("docker")
-            .arg("cp")
-            .arg(&rocksdict)
-            .arg(format!("{}:/opt/rocksdict", host.container()))
-            .stdin(std::process::Stdio::null())
-            .output()
-            .await
-            .or_environment(what)?;
-        if !copied.status.success() {
-            return Err(Failure::environment(what())
-                .last_seen(String::from_utf8_lossy(&copied.stderr).trim()));
-        }
+        let to = format!("{}:/opt/rocksdict", host.container());
+        crate::docker::copy(&rocksdict.display().to_string(), &to).await?;
         host.write("/opt/corrupt.py", "644", PROGRAM.as_bytes())
             .await?;
         // What does not come up soon does not come up. One byte of a program is like another: it is cut short. And a store of the newest snapshot alone, every byte of which counts.

@@ -593,20 +593,9 @@ impl Sample {
 
 /// The store as an operator carries it away.
 async fn take_away(host: &Host, to: &Path) -> Result<()> {
-    let what = || format!("copy the store to `{}`", to.display());
-    std::fs::create_dir_all(to).or_environment(what)?;
-    let output = tokio::process::Command::new("docker")
-        .arg("cp")
-        .arg(format!("{}:/opt/conduit/backups/restic", host.container()))
-        .arg(to)
-        .stdin(std::process::Stdio::null())
-        .output()
-        .await
-        .or_environment(what)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(Failure::environment(what()).last_seen(String::from_utf8_lossy(&output.stderr).trim()))
+    std::fs::create_dir_all(to).or_environment(|| format!("make `{}`", to.display()))?;
+    let from = format!("{}:/opt/conduit/backups/restic", host.container());
+    crate::docker::copy(&from, &to.display().to_string()).await
 }
 
 /// One of everything that a backup must not lose and that talk alone does not make.

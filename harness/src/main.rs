@@ -188,16 +188,23 @@ struct Drill {
     server: Server,
     #[command(flatten)]
     vary: Vary,
-    /// The restic repository, a directory; without one a lab site is made and backed up for the drill
+    /// The restic repository, a directory (or FLEET_DRILL_STORE); without one a lab site is made and backed up for the
+    /// drill
     #[arg(
         long,
         value_name = "DIR",
         env = "FLEET_DRILL_STORE",
+        hide_env = true,
         requires = "password_file"
     )]
     store: Option<PathBuf>,
-    /// The file with its password
-    #[arg(long, value_name = "FILE", env = "FLEET_DRILL_PASSWORD_FILE")]
+    /// The file with its password (or FLEET_DRILL_PASSWORD_FILE)
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "FLEET_DRILL_PASSWORD_FILE",
+        hide_env = true
+    )]
     password_file: Option<PathBuf>,
     /// The server name that the backup must have
     #[arg(long, default_value = "timmy.foundation", value_parser = parse_server_name)]
@@ -205,8 +212,8 @@ struct Drill {
     /// The snapshot to restore
     #[arg(long, value_name = "ID", default_value = "latest", value_parser = parse_snapshot)]
     snapshot: String,
-    /// Where drills are noted; by default in the cache of this user
-    #[arg(long, value_name = "DIR", env = "FLEET_DRILL_HISTORY")]
+    /// Where drills are noted (or FLEET_DRILL_HISTORY); by default in the cache of this user
+    #[arg(long, value_name = "DIR", env = "FLEET_DRILL_HISTORY", hide_env = true)]
     history: Option<PathBuf>,
     /// Only say how drills stand: 0 where the last one was good, 11 where it was red, 14 where none has run for too long
     #[arg(long, conflicts_with_all = ["store", "snapshot", "keep", "seed", "conduit"])]

@@ -207,11 +207,7 @@ const CHANGES: &[(Change, Facet, &str)] = &[
         "account `@alice:vale.test`: avatar changed `mxc://vale.test/face` -> `mxc://vale.test/mask`",
     ),
     (
-        |f| {
-            _ = alices_view(f)
-                .devices
-                .remove(<&ruma::DeviceId>::from("PHONE"))
-        },
+        |f| _ = alices_view(f).devices.remove(<&DeviceId>::from("PHONE")),
         Facet::Device,
         "account `@alice:vale.test`: device `PHONE` (`Phone`) is missing",
     ),
