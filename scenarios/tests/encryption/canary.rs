@@ -152,7 +152,10 @@ async fn what_is_encrypted_stands_nowhere_in_clear_and_what_else_the_server_lear
         judge(stage, &looks, &found)?;
         sees_what_is_there(home, &found)?;
         if home.server.is_conduit() {
-            Measured::of(&found).is_documented()?;
+            let measured = Measured::of(&found);
+            measured.is_documented()?;
+            let otherwise = measured.otherwise().is_documented();
+            stage.must_notice("a page that says otherwise", otherwise)?;
         }
         Ok(())
     })
