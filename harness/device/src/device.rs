@@ -590,7 +590,7 @@ async fn open(
         // What a server says of itself must not lead around who stands in between.
         .respect_login_well_known(false)
         .sqlite_store(store, None)
-        .with_encryption_settings(settings.clone())
+        .with_encryption_settings(*settings)
         // A request that fails is to be seen to fail; the next step tries again.
         .request_config(RequestConfig::new().disable_retry())
         .build()
