@@ -22,7 +22,7 @@ const OWN_NAME: &str = "name of the site";
 
 /// Waits until the homeserver of a host answers.
 const ANSWERS: &str = "n=0; until curl -sf -o /dev/null http://127.0.0.1:6167/_matrix/client/versions; do n=$((n+1)); \
-                       [ $n -lt 300 ] || exit 1; sleep 0.1; done";
+                       [ $n -lt 1200 ] || exit 1; sleep 0.1; done";
 
 /// A place, the items that must be found there when they are not encrypted, and that they must not be found when they are.
 struct Look {
@@ -152,7 +152,10 @@ async fn what_is_encrypted_stands_nowhere_in_clear_and_what_else_the_server_lear
         judge(stage, &looks, &found)?;
         sees_what_is_there(home, &found)?;
         if home.server.is_conduit() {
-            Measured::of(&found).is_documented()?;
+            let measured = Measured::of(&found);
+            measured.is_documented()?;
+            let otherwise = measured.otherwise().is_documented();
+            stage.must_notice("a page that says otherwise", otherwise)?;
         }
         Ok(())
     })

@@ -80,6 +80,15 @@ impl Measured {
         Self(hidden.chain(open).map(row).collect())
     }
 
+    /// The same but for one cell: as if the text of a message were in the database.
+    pub fn otherwise(mut self) -> Self {
+        let first = self.0.first_mut();
+        if let Some(cell) = first.and_then(|(_, cells)| cells.first_mut()) {
+            *cell = !*cell;
+        }
+        self
+    }
+
     /// The page must have this very table.
     ///
     /// # Errors
