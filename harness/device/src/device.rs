@@ -769,7 +769,6 @@ async fn open(way: &Way, store: &Path, habits: &Habits, name: &str) -> Result<Cl
         .sqlite_store(store, None)
         .with_encryption_settings(habits.settings)
         .with_room_key_recipient_strategy(habits.sharing.clone())
-        .with_encryption_settings(*settings)
         // A request that fails is to be seen to fail; the next step tries again.
         .request_config(RequestConfig::new().disable_retry())
         .build()
