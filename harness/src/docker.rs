@@ -82,6 +82,25 @@ pub struct Attached {
     pub input: Pin<Box<dyn AsyncWrite + Send>>,
 }
 
+/// Copies a file or directory between this machine and a container, which is written `CONTAINER:PATH`.
+///
+/// # Errors
+/// The environment's, with the last words of `docker`.
+pub async fn copy(from: &str, to: &str) -> Result<()> {
+    let what = || format!("copy `{from}` to `{to}`");
+    let output = tokio::process::Command::new("docker")
+        .args(["cp", from, to])
+        .stdin(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .or_environment(what)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(Failure::environment(what()).last_seen(String::from_utf8_lossy(&output.stderr).trim()))
+}
+
 impl Docker {
     /// Connects to the daemon named by `DOCKER_HOST`, or to the local socket, and asks it for a sign of life.
     ///

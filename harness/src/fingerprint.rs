@@ -22,7 +22,9 @@ use std::{
 
 use futures_util::future::{join_all, try_join_all};
 use reqwest::Method;
-use ruma::{OwnedDeviceId, OwnedEventId, OwnedMxcUri, OwnedRoomAliasId, OwnedRoomId, OwnedUserId};
+use ruma::{
+    DeviceId, OwnedDeviceId, OwnedEventId, OwnedMxcUri, OwnedRoomAliasId, OwnedRoomId, OwnedUserId,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -34,7 +36,7 @@ use crate::client::{
 const AT_A_TIME: usize = 32;
 
 /// The form of a serialised fingerprint; another number is another meaning.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// A hash of JSON: SHA-256 over its canonical form, in lower-case hexadecimal.
 pub type Hash = String;
@@ -113,6 +115,8 @@ pub struct KeyBackup {
     pub count: u64,
     /// Its algorithm and public key.
     pub auth: Hash,
+    /// The keys themselves, as they are stored.
+    pub keys: Hash,
 }
 
 /// One room.
@@ -328,6 +332,34 @@ impl Fingerprint {
             rooms,
             media,
         })
+    }
+
+    /// Forgets a device of every account: the one that was only made to look.
+    pub fn forget_device(&mut self, device: &DeviceId) {
+        for account in self.accounts.values_mut() {
+            account.sessions.remove(device);
+            if let Some(view) = &mut account.view {
+                view.devices.remove(device);
+            }
+        }
+    }
+
+    /// Forgets what was said at this time or later, in milliseconds since the Unix epoch: what a server says because it was
+    /// looked at.
+    pub fn forget_since(&mut self, time: u64) {
+        for room in self.rooms.values_mut() {
+            room.events.retain(|_, event| event.origin_server_ts < time);
+            for timeline in room.timelines.values_mut() {
+                timeline.retain(|event| room.events.contains_key(event));
+            }
+        }
+    }
+
+    /// Forgets whether sessions are valid: for a comparison with somebody who has no token of theirs.
+    pub fn forget_sessions(&mut self) {
+        for account in self.accounts.values_mut() {
+            account.sessions.clear();
+        }
     }
 
     /// What differs in `after` from this one, each in a sentence; empty if the site is the site that its users left.
@@ -551,9 +583,11 @@ fn account_differences(
                 version,
                 count,
                 auth,
+                keys,
             }) => format!(
-                "version {version} with {count} keys ({})",
-                &auth[..auth.len().min(8)]
+                "version {version} with {count} keys ({} {})",
+                &auth[..auth.len().min(8)],
+                &keys[..keys.len().min(8)]
             ),
             None => "none".to_owned(),
         };
@@ -948,13 +982,20 @@ async fn key_backup(client: &Client) -> Result<Option<KeyBackup>, Failure> {
     let answer = client
         .try_raw(Method::GET, "/_matrix/client/v3/room_keys/version", None)
         .await?;
-    Ok(found(answer)?.map(|backup| KeyBackup {
-        version: backup["version"].as_str().unwrap_or_default().to_owned(),
+    let Some(backup) = found(answer)? else {
+        return Ok(None);
+    };
+    let version = backup["version"].as_str().unwrap_or_default().to_owned();
+    let keys = format!("/_matrix/client/v3/room_keys/keys?version={version}");
+    let keys = client.try_raw(Method::GET, &keys, None).await?.must()?;
+    Ok(Some(KeyBackup {
+        version,
         count: backup["count"].as_u64().unwrap_or_default(),
         auth: hash(&serde_json::json!([
             backup["algorithm"],
             backup["auth_data"]
         ])),
+        keys: hash(&keys),
     }))
 }
 

@@ -20,6 +20,9 @@ pub const CHECKOUT: &str = "/root/fleet";
 /// Where the offline bundle lies on a Host.
 pub const BUNDLE: &str = "/root/bundle";
 
+/// Where a store of backups lies on a Host that was given one.
+pub const STORE: &str = "/root/store";
+
 /// Docker's own resolver asks the name servers of the machine outside, and what starts with it keeps asking it: so
 /// systemd begins only when the lab's name server is known. `exec` keeps it process 1.
 const WAIT_FOR_NAMES: &str = "until [ -e /etc/lab-names ]; do sleep 0.01; done; exec /sbin/init";
@@ -29,6 +32,8 @@ const WAIT_FOR_NAMES: &str = "until [ -e /etc/lab-names ]; do sleep 0.01; done; 
 pub struct Needs {
     /// A directory of this machine that the operator has brought as the offline bundle.
     pub bundle: Option<PathBuf>,
+    /// A directory of this machine with a store of backups, which the Host can read and not change.
+    pub store: Option<PathBuf>,
     /// The image to boot; a plain Host by default.
     pub synapse: bool,
     /// The size of the disk under `/opt` in mebibytes; as large as this machine's own by default.
@@ -73,7 +78,8 @@ impl Host {
         };
         image.require(&world.docker).await?;
         let part = format!("host-{server_name}");
-        let volume = format!("{}-{server_name}", world.name);
+        // A machine that takes the name of another one has a disk of its own.
+        let volume = format!("{}-{server_name}-{}", world.name, crate::world::next());
         let options = needs.disk_mib.map_or_else(HashMap::new, |mib| {
             HashMap::from([
                 ("type".to_owned(), "tmpfs".to_owned()),
@@ -143,6 +149,9 @@ impl Host {
         }
         if let Some(bundle) = &needs.bundle {
             request = request.with_mount(read_only(bundle, BUNDLE));
+        }
+        if let Some(store) = &needs.store {
+            request = request.with_mount(read_only(store, STORE));
         }
         let making = crate::docker::making().await;
         let container = request.start().await.or_environment(what)?;

@@ -310,22 +310,19 @@ async fn import(root: &Path, reference: &str) -> Result<()> {
     Err(Failure::environment(what()).last_seen(String::from_utf8_lossy(&imported.stderr).trim()))
 }
 
-async fn build_synapse(task: &ui::Task) -> Result<()> {
-    let what = "build the Synapse image";
-    let directory = tempfile::Builder::new()
-        .prefix("fleet-synapse-")
-        .tempdir()
-        .or_environment(|| format!("{what}: make a temporary directory"))?;
-    let target = directory.path().join("synapse");
-    let target_text = target.to_string_lossy().into_owned();
+/// Takes a package of the Python registry, and what it needs, into a directory. The interpreter is Debian 12's, whatever
+/// this machine's own is: hence the explicit version and platforms. Nothing is compiled.
+pub(crate) async fn python_package(
+    task: &ui::Task,
+    requirement: &str,
+    target: &Path,
+) -> Result<()> {
     let platform = |glibc: &str| format!("--platform={glibc}_{}", std::env::consts::ARCH);
     let (new, old, older) = (
         platform("manylinux_2_28"),
         platform("manylinux_2_17"),
         platform("manylinux2014"),
     );
-    let requirement = format!("matrix-synapse=={SYNAPSE_VERSION}");
-    // The interpreter is Debian 12's, whatever this machine's own is: hence the explicit version and platforms.
     let arguments = [
         "-m",
         "pip",
@@ -343,10 +340,21 @@ async fn build_synapse(task: &ui::Task) -> Result<()> {
         &old,
         &older,
         "--target",
-        &target_text,
-        &requirement,
+        &target.to_string_lossy(),
+        requirement,
     ];
-    run(task, "python3", &arguments).await?;
+    run(task, "python3", &arguments).await
+}
+
+async fn build_synapse(task: &ui::Task) -> Result<()> {
+    let what = "build the Synapse image";
+    let directory = tempfile::Builder::new()
+        .prefix("fleet-synapse-")
+        .tempdir()
+        .or_environment(|| format!("{what}: make a temporary directory"))?;
+    let target = directory.path().join("synapse");
+    let target_text = target.to_string_lossy().into_owned();
+    python_package(task, &format!("matrix-synapse=={SYNAPSE_VERSION}"), &target).await?;
     let name = build_container();
     let reference = Image::Host.reference();
     // Compiled here, by the interpreter that will run it: otherwise every start would do it again.

@@ -8,16 +8,18 @@
 //! claims in their order, [`scenario`] frames one claim, in a world of its own or as one of several that have
 //! [`accounts`] of their own in a [`shared`] one; a [`fault`] breaks something in it for a while; [`commons`] has the
 //! claims that are put by every [`entrance`], which must not differ ([`differential`]); what clients did and were told
-//! becomes a [`history`]; after a failure they [`examine`] the machines; what is [`known`] to be wrong must be wrong in
+//! becomes a [`history`]; a [`scan`] looks for words wherever a machine keeps bytes; after a failure they [`examine`] the machines; what is [`known`] to be wrong must be wrong in
 //! just that way; and [`report`] says what came of them, also as a [`page`].
 
 pub mod accounts;
 pub mod authority;
 pub mod client;
 pub mod commons;
+pub mod corruption;
 pub mod differential;
 pub mod docker;
 pub mod docs;
+pub mod drill;
 pub mod entrance;
 pub mod examine;
 pub mod failure;
@@ -41,6 +43,7 @@ pub mod record;
 pub mod rehearse;
 pub mod report;
 pub mod runbook;
+pub mod scan;
 pub mod scenario;
 pub mod setup;
 pub mod shared;

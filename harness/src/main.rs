@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use harness::Exit;
+use harness::drill::{self, History, Store, Subject};
 use harness::failure::{Failure, OrBlame, Result};
 use harness::host::Needs;
 use harness::report::{Report, point_latest_to};
@@ -62,6 +63,8 @@ enum Verb {
         #[arg(long)]
         scenarios: bool,
     },
+    /// Restore the newest backup in a closed lab and look whether it is what the site was; or say how drills stand
+    Drill(Drill),
     /// Measure the figures that the README names, as series with their spread
     Measure(Measure),
     /// Look whether a host and its names are fit for a homeserver, and whether others would find it
@@ -180,10 +183,52 @@ struct Follow {
 }
 
 #[derive(Args)]
+struct Drill {
+    #[command(flatten)]
+    server: Server,
+    #[command(flatten)]
+    vary: Vary,
+    /// The restic repository, a directory (or FLEET_DRILL_STORE); without one a lab site is made and backed up for the
+    /// drill
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "FLEET_DRILL_STORE",
+        hide_env = true,
+        requires = "password_file"
+    )]
+    store: Option<PathBuf>,
+    /// The file with its password (or FLEET_DRILL_PASSWORD_FILE)
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "FLEET_DRILL_PASSWORD_FILE",
+        hide_env = true
+    )]
+    password_file: Option<PathBuf>,
+    /// The server name that the backup must have
+    #[arg(long, default_value = "timmy.foundation", value_parser = parse_server_name)]
+    server_name: String,
+    /// The snapshot to restore
+    #[arg(long, value_name = "ID", default_value = "latest", value_parser = parse_snapshot)]
+    snapshot: String,
+    /// Where drills are noted (or FLEET_DRILL_HISTORY); by default in the cache of this user
+    #[arg(long, value_name = "DIR", env = "FLEET_DRILL_HISTORY", hide_env = true)]
+    history: Option<PathBuf>,
+    /// Only say how drills stand: 0 where the last one was good, 11 where it was red, 14 where none has run for too long
+    #[arg(long, conflicts_with_all = ["store", "snapshot", "keep", "seed", "conduit"])]
+    status: bool,
+    /// How many days a good drill is good for
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=366))]
+    days: u32,
+}
+
+#[derive(Args)]
 struct Measure {
     /// `site`: from nothing to a site that answers over TLS; `backup`: how long a backup keeps clients waiting; `health`:
-    /// whether the health check stays quiet while the fleet talks to each other
-    #[arg(value_parser = ["site", "backup", "health"])]
+    /// whether the health check stays quiet while the fleet talks to each other; `mutations`: which corruptions of a
+    /// backup are caught
+    #[arg(value_parser = ["site", "backup", "health", "mutations"])]
     what: String,
     #[command(flatten)]
     server: Server,
@@ -196,6 +241,23 @@ struct Measure {
     /// How long the fleet talks while its health is checked
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1440))]
     minutes: u32,
+    /// How many corruptions
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    corruptions: u32,
+    /// Draw the corruptions from this, in hexadecimal
+    #[arg(long, value_name = "HEX", value_parser = parse_seed, default_value = "1")]
+    seed: u64,
+}
+
+fn parse_snapshot(text: &str) -> std::result::Result<String, String> {
+    let id = (8..=64).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if id || text == "latest" {
+        return Ok(text.to_owned());
+    }
+    Err("a snapshot is `latest` or an id of 8 to 64 hexadecimal digits".to_owned())
 }
 
 fn parse_seed(text: &str) -> std::result::Result<u64, String> {
@@ -251,6 +313,7 @@ async fn run(verb: Verb) -> Result<Exit> {
             directory,
             scenarios,
         } => report(directory, scenarios),
+        Verb::Drill(arguments) => drill(&arguments).await,
         Verb::Measure(arguments) => measure(&arguments).await,
         Verb::Preflight { arguments } => preflight(&arguments).await,
         Verb::Clean { all } => clean(all).await,
@@ -499,10 +562,11 @@ fn plan(arguments: &Plan) -> Result<Exit> {
 /// What has to be followed before each of our runbooks, on a host that is bare.
 fn needed_by(runbook: &Path) -> &'static [&'static str] {
     match runbook.file_name().and_then(|name| name.to_str()) {
-        Some("bootstrap.md" | "backup.md" | "health.md" | "preflight.md" | "upgrade.md") => {
-            &["install.md"]
-        }
+        Some(
+            "bootstrap.md" | "backup.md" | "drill.md" | "health.md" | "preflight.md" | "upgrade.md",
+        ) => &["install.md"],
         Some("restore.md") => &["install.md", "backup.md"],
+        Some("lost-device.md") => &["install.md", "bootstrap.md"],
         _ => &[],
     }
 }
@@ -717,6 +781,39 @@ fn write_page(report: &Report) -> Result<PathBuf> {
     Ok(page)
 }
 
+async fn drill(arguments: &Drill) -> Result<Exit> {
+    let history = arguments.history.clone();
+    let history = History::at(history.unwrap_or_else(|| paths::cache().join("drills")));
+    if arguments.status {
+        let (text, exit) = history.status(drill::now(), arguments.days)?;
+        ui::show(text)?;
+        return Ok(exit);
+    }
+    // A store that cannot be opened is said before anything is made.
+    let subject = match (&arguments.store, &arguments.password_file) {
+        (Some(store), Some(password)) => Subject::Store {
+            store: Store::open(store, password)?,
+            server_name: arguments.server_name.clone(),
+            snapshot: arguments.snapshot.clone(),
+        },
+        _ => Subject::Lab,
+    };
+    let conduit = needed(&arguments.server, "drill").await?;
+    ui::say(format!("drilling with {}", conduit.describe()));
+    let run = world::new_run_directory()?;
+    let options = Options {
+        seed: arguments.vary.seed,
+        keep: arguments.vary.keep,
+        run: Some(run.clone()),
+    };
+    let (report, line) = drill::drill(&conduit, subject, &history, options).await?;
+    report.write(&run)?;
+    ui::show(report.lines())?;
+    ui::show(format!("{}\n", line.noted()))?;
+    ui::say(format!("report: {}", run.display()));
+    Ok(report.exit(false))
+}
+
 async fn measure(arguments: &Measure) -> Result<Exit> {
     let conduit = needed(&arguments.server, "measure").await?;
     ui::say(format!("measuring {}", conduit.describe()));
@@ -724,6 +821,12 @@ async fn measure(arguments: &Measure) -> Result<Exit> {
         let watch = harness::measure::health(&conduit, arguments.minutes).await?;
         ui::show(format!("{watch}\n"))?;
         watch.judge()?;
+        return Ok(Exit::Ok);
+    }
+    if arguments.what == "mutations" {
+        let count = arguments.corruptions as usize;
+        let score = harness::measure::mutations(&conduit, arguments.seed, count).await?;
+        ui::show(score.to_string())?;
         return Ok(Exit::Ok);
     }
     let series = match arguments.what.as_str() {

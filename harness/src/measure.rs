@@ -1,6 +1,8 @@
 //! The figures that the README names, each as a series of runs with its spread: a lone number is no reading.
 
 use crate::authority::PRODUCTION_NAME;
+use crate::corruption::{Bench, Score};
+use crate::drill::Sample;
 use crate::failure::{Failure, OrBlame, Result};
 use crate::homeserver::Binary;
 use crate::host::Needs;
@@ -169,6 +171,23 @@ pub async fn backup(conduit: &Binary, mib: usize, times: u32) -> Result<Vec<Seri
     }
     world.close().await?;
     Ok(vec![restart, away, whole])
+}
+
+/// Which of so many corruptions of a small site's backup are caught, and by what.
+///
+/// # Errors
+/// Whatever keeps one of them from being judged.
+pub async fn mutations(conduit: &Binary, seed: u64, count: usize) -> Result<Score> {
+    let directory =
+        tempfile::tempdir().or_environment(|| "make a directory for the store".to_owned())?;
+    let home = World::open(Options::default()).await?;
+    let sample = Sample::make(&home, conduit, directory.path()).await?;
+    home.close().await?;
+    let world = World::open(Options::default()).await?;
+    let bench = Bench::set_up(&world, conduit, &sample).await?;
+    let score = Score::take(&bench, seed, count).await?;
+    world.close().await?;
+    Ok(score)
 }
 
 /// What `health.sh` said, again and again, of a site that was well and busy.

@@ -75,7 +75,11 @@ async fn missing() -> Vec<Need> {
     }
     // Whether they are up to date only cargo knows; it is quick where they are, and so is the copy of Caddy.
     missing.push(Need::Tools);
-    if missing == [Need::Tools] && tools::ensure().await.is_ok() && tools::caddy().await.is_ok() {
+    if missing == [Need::Tools]
+        && tools::ensure().await.is_ok()
+        && tools::caddy().await.is_ok()
+        && tools::has_rocksdict()
+    {
         missing.clear();
     }
     missing
@@ -124,7 +128,7 @@ async fn describe(need: Need) -> String {
             "the docker image {} (built from Debian and Python packages)",
             image.reference()
         ),
-        Need::Tools => "the programs of this repository that run on a host (compiled), and the Caddy of one (copied)".to_owned(),
+        Need::Tools => "the programs of this repository that run on a host (compiled), the Caddy of one (copied), and a reader of RocksDB (a Python package)".to_owned(),
     }
 }
 
@@ -154,7 +158,12 @@ async fn meet(need: Need) -> Result<()> {
         Need::Image(image) => image.ensure(&Docker::connect().await?).await,
         Need::Tools => {
             tools::ensure().await?;
-            tools::caddy().await.map(|_| ())
+            tools::caddy().await?;
+            // One scenario needs it; a machine without a network can do without.
+            if let Err(failure) = tools::rocksdict().await {
+                ui::say(format!("databases of Conduit cannot be read: {failure}"));
+            }
+            Ok(())
         }
     }
 }

@@ -6,7 +6,7 @@
 use crate::docker::{Docker, making};
 use crate::failure::{Failure, OrBlame, Result};
 use crate::homeserver::{Binary, Origin, sha256_of};
-use crate::image::Image;
+use crate::image::{Image, python_package};
 use crate::{paths, ui};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -214,5 +214,41 @@ pub async fn caddy() -> Result<PathBuf> {
     let link = scratch.path().join("caddy");
     std::os::unix::fs::symlink(copy.file_name().unwrap_or_default(), &link).or_environment(what)?;
     std::fs::rename(&link, &path).or_environment(what)?;
+    Ok(path)
+}
+
+/// A Python module that reads and writes RocksDB, from the Python registry: Debian's own tools are too old for what Conduit 0.10
+/// writes. It carries a RocksDB that is newer than Conduit's.
+const ROCKSDICT: &str = "rocksdict==0.3.29";
+
+fn rocksdict_path() -> PathBuf {
+    paths::runs().join("tools").join(ROCKSDICT)
+}
+
+/// Whether the module is here.
+pub fn has_rocksdict() -> bool {
+    rocksdict_path().is_dir()
+}
+
+/// The directory that has the module for RocksDB, for the Python of a Host; fetched once.
+///
+/// # Errors
+/// The environment's, where the registry does not answer.
+pub async fn rocksdict() -> Result<PathBuf> {
+    let path = rocksdict_path();
+    let what = || format!("have the Python module `{ROCKSDICT}`");
+    if !has_rocksdict() {
+        let tools = paths::runs().join("tools");
+        std::fs::create_dir_all(&tools).or_environment(what)?;
+        let partial = tempfile::tempdir_in(&tools).or_environment(what)?;
+        let task = ui::Task::begin(1, what());
+        python_package(&task, ROCKSDICT, partial.path()).await?;
+        readable(partial.path())?;
+        task.end("fetched");
+        // Another process may have been quicker; its content is the same.
+        if std::fs::rename(partial.path(), &path).is_ok() {
+            let _ = partial.keep();
+        }
+    }
     Ok(path)
 }

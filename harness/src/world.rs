@@ -737,8 +737,8 @@ async fn remove_made() -> Result<()> {
     Ok(())
 }
 
-/// Numbers the worlds of this process.
-fn next() -> u64 {
+/// Numbers what this process makes.
+pub(crate) fn next() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const SUBCOMMANDS: [&str; 14] = [
+const SUBCOMMANDS: [&str; 15] = [
     "rehearse",
     "test",
     "setup",
@@ -22,6 +22,7 @@ const SUBCOMMANDS: [&str; 14] = [
     "bundle",
     "lint",
     "report",
+    "drill",
     "measure",
     "preflight",
     "clean",
@@ -151,6 +152,64 @@ fn the_help_lists_every_subcommand_and_every_exit_code() {
         .filter_map(|line| line.split_whitespace().next())
         .collect();
     assert_eq!(listed, [&SUBCOMMANDS[..], &["help"]].concat(), "{help}");
+}
+
+// How drills stand.
+
+/// The codes are what a monitor has to go by; the reasons are for the person that it wakes.
+#[test]
+fn a_red_drill_and_a_drill_that_did_not_run_end_with_codes_of_their_own() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let history = directory.path().display().to_string();
+    let status = || fleet(&["drill", "--status", "--history", &history]);
+    let never = status();
+    assert_eq!(
+        never.code,
+        i32::from(Exit::Unknown.code()),
+        "{}",
+        never.said()
+    );
+    assert!(
+        never.stdout.contains("no drill has ever run"),
+        "{}",
+        never.said()
+    );
+    let note = |verdict: &str, time: u64| {
+        let line = format!(
+            "{{\"time\":{time},\"verdict\":\"{verdict}\",\"site\":\"vale.test\",\"snapshot\":\"1a2b3c4d\",\"created\":{time},\
+             \"rpo_seconds\":60,\"rto_seconds\":12.5,\"seconds\":20.0}}\n"
+        );
+        fs::write(directory.path().join("drills.jsonl"), line).expect("noted");
+    };
+    note("fail", harness::drill::now());
+    let red = status();
+    assert_eq!(
+        red.code,
+        i32::from(Exit::Deployment.code()),
+        "{}",
+        red.said()
+    );
+    note("pass", harness::drill::now() - 9 * 86_400);
+    let old = status();
+    assert_eq!(old.code, i32::from(Exit::Unknown.code()), "{}", old.said());
+    note("pass", harness::drill::now());
+    let good = status();
+    assert_eq!(good.code, 0, "{}", good.said());
+    assert!(good.stdout.contains("RPO"), "{}", good.said());
+}
+
+/// What is no store, or has no password, is said before anything is made.
+#[test]
+fn a_drill_of_what_is_no_store_is_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().display().to_string();
+    let password = directory.path().join("password").display().to_string();
+    let drill = ["drill", "--store", &path, "--password-file", &password];
+    fleet(&drill).refused(Exit::Environment, &["it is no restic repository", "hint:"]);
+    fs::write(directory.path().join("config"), "x").expect("written");
+    fleet(&drill).refused(Exit::Environment, &["read the password in"]);
+    fleet(&["drill", "--store", &path]).refused(Exit::Usage, &["--password-file"]);
+    fleet(&["drill", "--snapshot", "newest"]).refused(Exit::Usage, &["hexadecimal"]);
 }
 
 /// An option that clap lists without a word is one that nobody documented.

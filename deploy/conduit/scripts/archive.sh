@@ -89,6 +89,9 @@ list_tree() {
   )
 }
 
+# digest_manifest: the digest of a manifest on standard input, of all but the digest itself.
+digest_manifest() { jq -cS 'del(.digest)' | sha256sum | cut -c -64; }
+
 # list_manifest FILE: the same lines as list_tree, as the manifest promises them.
 list_manifest() {
   jq -r '.files | to_entries[] | [.key, .value.bytes, .value.sha256] | @tsv' "$1" | LC_ALL=C sort
@@ -121,11 +124,19 @@ torn_media() {
 check_snapshot_tree() {
   local dir=$1 wrong
   [[ -f $dir/manifest.json ]] || { echo "\`manifest.json\` is missing"; return 1; }
-  jq -e '.format == 1 and (.files | length > 0) and (.server_name | type == "string")
+  jq -e '(.format == 1 or .format == 2) and (.files | length > 0) and (.server_name | type == "string")
     and (.key_id | type == "string") and (.public_key | type == "string")' \
-    "$dir/manifest.json" >/dev/null 2>&1 || { echo "\`manifest.json\` is not a manifest of format 1"; return 1; }
+    "$dir/manifest.json" >/dev/null 2>&1 || { echo "\`manifest.json\` is not a manifest of format 1 or 2"; return 1; }
+  # Format 1 had no digest.
+  jq -e '.format == 1' "$dir/manifest.json" >/dev/null || [[ $(jq -r .digest "$dir/manifest.json") == "$(digest_manifest <"$dir/manifest.json")" ]] \
+    || { echo "\`manifest.json\` is not as it was written"; return 1; }
   wrong=$(find "$dir" ! -type f ! -type d -printf '%P\n' | head -n 3)
   [[ -z $wrong ]] || { echo "neither file nor directory: \`$wrong\`"; return 1; }
+  # By size first: a giant would take for ever to be read.
+  find "$dir" -type f ! -path "$dir/manifest.json" -printf '%P\t%s\n' | LC_ALL=C sort >"$dir.found" &&
+    list_manifest "$dir/manifest.json" | cut -f 1,2 >"$dir.promised" || return 2
+  wrong=$(LC_ALL=C comm -3 "$dir.promised" "$dir.found" | sed 's/^\t//' | cut -f 1 | LC_ALL=C sort -u | head -n 3 | paste -sd ' ')
+  [[ -z $wrong ]] || { echo "not of the size that the manifest promises: \`$wrong\`"; return 1; }
   list_tree "$dir" >"$dir.found" && list_manifest "$dir/manifest.json" >"$dir.promised" || return 2
   wrong=$(LC_ALL=C comm -3 "$dir.promised" "$dir.found" | sed 's/^\t//' | cut -f 1 | LC_ALL=C sort -u | head -n 3 | paste -sd ' ')
   [[ -z $wrong ]] || { echo "not as the manifest promises: \`$wrong\`"; return 1; }

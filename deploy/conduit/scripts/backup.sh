@@ -302,11 +302,12 @@ write_manifest() {
     --arg key_id "$KEY_ID" --arg public_key "$PUBLIC_KEY" --arg version "$CONDUIT_VERSION" --arg release "$RELEASE" \
     --argjson seconds_down "$SECONDS_DOWN" --arg restic "$(restic version | awk '{ print $2 }')" --rawfile torn "$STAGE.torn" '
     [inputs | split("\t") | {key: .[0], value: {bytes: (.[1] | tonumber), sha256: .[2]}}] | from_entries as $files |
-    {format: 1, id: $id, created: $created, label: $text, server_name: $server_name, key_id: $key_id, public_key: $public_key,
+    {format: 2, id: $id, created: $created, label: $text, server_name: $server_name, key_id: $key_id, public_key: $public_key,
      conduit: {implementation: "conduit", version: $version, release: $release, sha256: $files["site/release/\($release)/conduit"].sha256},
      seconds_down: $seconds_down, media_count: [$files | keys[] | select(startswith("data/media/"))] | length,
      total_bytes: [$files[].bytes] | add, damaged_media: ($torn | split("\n") | map(select(. != ""))),
-     tool: "backup.sh 1, restic \($restic)", files: $files}' <"$STAGE.tree" >"$STAGE/manifest.json"
+     tool: "backup.sh 1, restic \($restic)", files: $files}' <"$STAGE.tree" >"$STAGE.manifest"
+  jq --arg digest "$(digest_manifest <"$STAGE.manifest")" '. + {digest: $digest}' "$STAGE.manifest" >"$STAGE/manifest.json"
 }
 
 archive() {
@@ -347,14 +348,23 @@ catalogue() {
 }
 
 # superseded: the catalogued snapshots that nobody needs: kept are the last 7, and the newest of each of the last 7
-# days, 4 weeks and 6 months that have one. Order is the catalogue's, so a clock that jumped cannot drop the newest.
+# days, 4 weeks and 6 months that have one, and the newest that a drill has proved. Order is the catalogue's, so a clock
+# that jumped cannot drop the newest.
 superseded() {
-  jq -s -r '
+  local proved=
+  if [[ -f $BACKUPS/drills.jsonl ]]; then
+    proved=$(jq -R -r 'fromjson? | select(.verdict == "pass") | .snapshot // empty' "$BACKUPS/drills.jsonl")
+  fi
+  jq -s -r --arg proved "$proved" '
     def newest_per(f; n): [group_by(f)[] | max_by(.n)] | sort_by(-.n)[:n];
     to_entries | map(.value + {n: .key, t: .value.time}) |
     ([sort_by(-.n)[:7], newest_per(.t | strftime("%F"); 7), newest_per(.t | strftime("%G-%V"); 4), newest_per(.t | strftime("%Y-%m"); 6)]
       | add | map(.snapshot)) as $kept |
-    .[].snapshot | select(IN($kept[]) | not)' "$CATALOG"
+    ($proved | split("\n")) as $proved |
+    # One of the two ids may be a short one.
+    ([.[] | select(.snapshot as $id | $proved | any(. != "" and (startswith($id) or (. as $short | $id | startswith($short)))))]
+      | max_by(.n).snapshot) as $drilled |
+    .[].snapshot | select(IN($kept[], $drilled) | not)' "$CATALOG"
 }
 
 prune() {

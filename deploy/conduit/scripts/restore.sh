@@ -115,7 +115,10 @@ preflight() {
 fetch_manifest() {
   if [[ -n $FROM ]]; then
     [[ -d $FROM ]] || fail 3 "\`$FROM\` is no directory" "it must hold manifest.json, data/ and site/"
-    cp "$FROM/manifest.json" "$1" || fail 5 "\`$FROM\` has no readable manifest" "use another backup"
+    # A pipe would be waited for, a link be followed.
+    if [[ ! -f $FROM/manifest.json || -L $FROM/manifest.json ]] || ! cp "$FROM/manifest.json" "$1"; then
+      fail 5 "\`$FROM\` has no readable manifest" "use another backup"
+    fi
     return
   fi
   open_repository "$REPOSITORY" "$PASSWORD_FILE"
@@ -137,7 +140,7 @@ fetch_manifest() {
 # check_manifest FILE: the snapshot is of this site, fits onto the disk, and its database suits the installed binary.
 check_manifest() {
   local manifest=$1 wanted name needed free version installed
-  jq -e '.format == 1' "$manifest" >/dev/null 2>&1 || fail 5 "the manifest of \`${SNAPSHOT:-$FROM}\` is damaged" "use another backup: \`backup.sh list\`"
+  jq -e '.format == 1 or .format == 2' "$manifest" >/dev/null 2>&1 || fail 5 "the manifest of \`${SNAPSHOT:-$FROM}\` is damaged" "use another backup: \`backup.sh list\`"
   name=$(jq -r .server_name "$manifest")
   wanted=$EXPECTED_NAME
   if [[ -z $wanted && -f $ROOT/conduit.toml ]]; then wanted=$(toml_value "$ROOT/conduit.toml" server_name); fi

@@ -14,14 +14,18 @@ use matrix_sdk::deserialized_responses::{
 use matrix_sdk::encryption::EncryptionSettings;
 use matrix_sdk::ruma::api::client::keys::upload_keys;
 use matrix_sdk::ruma::api::client::room::create_room;
+use matrix_sdk::ruma::events::room::encrypted::OriginalSyncRoomEncryptedEvent;
 use matrix_sdk::ruma::events::room::encryption::RoomEncryptionEventContent;
 use matrix_sdk::ruma::events::room::message::RoomMessageEventContent;
 use matrix_sdk::ruma::events::{EmptyStateKey, InitialStateEvent};
+use matrix_sdk::ruma::serde::Raw;
 use matrix_sdk::ruma::{
     DeviceId, EventId, OneTimeKeyAlgorithm, OwnedEventId, OwnedRoomId, OwnedServerName,
-    OwnedUserId, RoomId, RoomVersionId, ServerName, UInt, UserId,
+    OwnedTransactionId, OwnedUserId, RoomId, RoomVersionId, ServerName, TransactionId, UInt,
+    UserId,
 };
 use matrix_sdk::{Client, Room};
+use matrix_sdk_crypto::CollectStrategy;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,11 +51,11 @@ impl Way {
         }
     }
 
-    /// Logs an account in as a device without any encryption of its own, for what is put to the server in the raw.
+    /// Logs an account in by this way as a device without keys, for requests that a client library would not make.
     ///
     /// # Errors
     /// When the login is refused.
-    pub async fn raw(&self, account: &Account) -> Result<harness::client::Client> {
+    pub async fn bare(&self, account: &Account) -> Result<harness::client::Client> {
         account.login(&self.http, &self.base).await
     }
 
@@ -66,6 +70,34 @@ impl Way {
             base: base.to_owned(),
             http,
         })
+    }
+}
+
+/// What the library does by itself for a device, and to whom it gives room keys. Made of either; the other is then the
+/// library's default.
+#[derive(Clone, Debug, Default)]
+pub struct Habits {
+    /// What it does by itself.
+    pub settings: EncryptionSettings,
+    /// To which devices it gives room keys; by default to all that it does not block.
+    pub sharing: CollectStrategy,
+}
+
+impl From<EncryptionSettings> for Habits {
+    fn from(settings: EncryptionSettings) -> Self {
+        Self {
+            settings,
+            ..Self::default()
+        }
+    }
+}
+
+impl From<CollectStrategy> for Habits {
+    fn from(sharing: CollectStrategy) -> Self {
+        Self {
+            sharing,
+            ..Self::default()
+        }
     }
 }
 
@@ -91,10 +123,16 @@ pub struct Device {
     /// Its user and its name, for reports.
     name: String,
     session: MatrixSession,
-    settings: EncryptionSettings,
+    habits: Habits,
     /// Where its store lies; gone when the last device that was opened on it is dropped.
-    store: Arc<TempDir>,
+    store: Arc<Store>,
     seen: Mutex<Seen>,
+}
+
+/// Where a store lies, and what removes it.
+struct Store {
+    path: PathBuf,
+    _temporary: Option<TempDir>,
 }
 
 /// What syncs told.
@@ -138,11 +176,11 @@ impl Device {
     /// # Errors
     /// When the server refuses, or does not take the keys.
     pub async fn login(way: &Way, account: &Account, name: &str) -> Result<Self> {
-        Self::login_with(way, account, name, EncryptionSettings::default()).await
+        Self::login_with(way, account, name, Habits::default()).await
     }
 
-    /// The same with other settings of the library, such as one that makes a cross-signing identity or fetches keys from
-    /// the backup by itself.
+    /// The same with other habits, such as to make a cross-signing identity or to fetch keys from the backup by itself, or
+    /// to give room keys only to devices that are signed.
     ///
     /// # Errors
     /// When the server refuses, or does not take the keys.
@@ -150,14 +188,15 @@ impl Device {
         way: &Way,
         account: &Account,
         name: &str,
-        settings: EncryptionSettings,
+        habits: impl Into<Habits>,
     ) -> Result<Self> {
+        let habits = habits.into();
         let name = format!("{}'s {name}", account.name);
         let store = tempfile::Builder::new()
             .prefix("fleet-device-")
             .tempdir()
             .or_environment(|| format!("make a directory for the store of {name}"))?;
-        let client = open(way, store.path(), &settings, &name).await?;
+        let client = open(way, store.path(), &habits, &name).await?;
         let auth = client.matrix_auth();
         let login = auth
             .login_username(&account.name, &account.password)
@@ -173,8 +212,11 @@ impl Device {
             way: way.clone(),
             name,
             session,
-            settings,
-            store: Arc::new(store),
+            habits,
+            store: Arc::new(Store {
+                path: store.path().to_owned(),
+                _temporary: Some(store),
+            }),
             seen: Mutex::default(),
         };
         device.has_one_time_keys(1).await?;
@@ -191,10 +233,10 @@ impl Device {
             way,
             name,
             session,
-            settings,
+            habits,
             store,
         } = closed;
-        let client = open(&way, store.path(), &settings, &name).await?;
+        let client = open(&way, &store.path, &habits, &name).await?;
         sdk(client.restore_session(session.clone()).await, || {
             format!("take {name} up again from its store")
         })?;
@@ -203,7 +245,7 @@ impl Device {
             way,
             name,
             session,
-            settings,
+            habits,
             store,
             seen: Mutex::default(),
         })
@@ -216,7 +258,7 @@ impl Device {
             way,
             name,
             session,
-            settings,
+            habits,
             store,
             ..
         } = self;
@@ -225,7 +267,7 @@ impl Device {
             way,
             name,
             session,
-            settings,
+            habits,
             store,
         }
     }
@@ -252,7 +294,17 @@ impl Device {
 
     /// Where its store lies.
     pub fn store(&self) -> &Path {
-        self.store.path()
+        &self.store.path
+    }
+
+    /// This device past the library, for requests that the library would not make.
+    pub fn bare(&self) -> harness::client::Client {
+        let session = harness::client::Session {
+            user_id: self.user_id().to_owned(),
+            device_id: self.device_id().to_owned(),
+            access_token: self.token().to_owned(),
+        };
+        harness::client::Client::with_session(&self.way.http, &self.way.base, session)
     }
 
     /// One step: a sync that does not wait, and whatever the client has to send before and after it.
@@ -427,14 +479,29 @@ impl Device {
     /// # Errors
     /// When it does not come to know it.
     pub async fn knows_member(&self, room: &RoomId, user: &UserId) -> Result<()> {
-        let what = format!("{self} knows that {user} is in `{room}`");
+        self.knows_membership(room, user, "join").await
+    }
+
+    /// Waits until this device knows that this has become of somebody in a room: `join`, `leave`, `ban`.
+    ///
+    /// # Errors
+    /// When it does not come to know it.
+    pub async fn knows_membership(
+        &self,
+        room: &RoomId,
+        user: &UserId,
+        membership: &str,
+    ) -> Result<()> {
+        let what = format!("{self} knows of {user} in `{room}`: {membership}");
         self.until(what, async || {
             let member = match self.room(room) {
                 Ok(room) => room.get_member_no_sync(user).await,
                 Err(failure) => return ProbeState::NotYet(failure.to_string()),
             };
             match member {
-                Ok(Some(member)) if member.membership().as_str() == "join" => ProbeState::Ready(()),
+                Ok(Some(member)) if member.membership().as_str() == membership => {
+                    ProbeState::Ready(())
+                }
                 Ok(Some(member)) => ProbeState::NotYet(format!("{:?}", member.membership())),
                 Ok(None) => ProbeState::NotYet("it knows no such member".to_owned()),
                 Err(error) => ProbeState::NotYet(error.to_string()),
@@ -469,6 +536,19 @@ impl Device {
     /// # Errors
     /// When the room is not encrypted, or the server refuses.
     pub async fn say(&self, room: &RoomId, text: &str) -> Result<OwnedEventId> {
+        self.say_as(room, text, TransactionId::new()).await
+    }
+
+    /// The same under a transaction id, so that who does not know whether it arrived can say it again.
+    ///
+    /// # Errors
+    /// When the room is not encrypted, or the server refuses.
+    pub async fn say_as(
+        &self,
+        room: &RoomId,
+        text: &str,
+        txn: OwnedTransactionId,
+    ) -> Result<OwnedEventId> {
         let there = self.room(room)?;
         let state = sdk(there.latest_encryption_state().await, || {
             format!("ask whether `{room}` is encrypted")
@@ -478,7 +558,8 @@ impl Device {
                 "keep `{room}` encrypted: {self} is told that it is not"
             )));
         }
-        let sent = there.send(RoomMessageEventContent::text_plain(text)).await;
+        let content = RoomMessageEventContent::text_plain(text);
+        let sent = there.send(content).with_transaction_id(txn).await;
         let sent = sdk(sent, || format!("{self} says `{text}`"))?;
         if sent.encryption_info.is_none() {
             return Err(Failure::product(format!(
@@ -535,6 +616,27 @@ impl Device {
         .await
     }
 
+    /// What this device makes of an event that somebody hands it, past its own server: it has nothing but its keys.
+    ///
+    /// # Errors
+    /// When the library breaks down over it.
+    pub async fn handed(&self, room: &RoomId, event: &serde_json::Value) -> Result<Shown> {
+        let raw = Raw::<OriginalSyncRoomEncryptedEvent>::from_json_string(event.to_string());
+        let raw = sdk(raw, || format!("hand {self} an event"))?;
+        let made = self.room(room)?.decrypt_event(&raw, None).await;
+        let made = sdk(made, || format!("{self} decrypts what it was handed"))?;
+        Ok(Shown::of(&made))
+    }
+
+    /// Ends its session on the server. Its store keeps what it has.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn logs_out(&self) -> Result<()> {
+        let left = self.client.matrix_auth().logout().await;
+        sdk(left, || format!("log {self} out")).map(|_| ())
+    }
+
     /// Waits until this device has decrypted a message, and it is this one.
     ///
     /// # Errors
@@ -582,18 +684,19 @@ impl Device {
 }
 
 /// A device whose program does not run. Its store lies on disk.
+#[derive(Clone)]
 pub struct Closed {
     way: Way,
     name: String,
     session: MatrixSession,
-    settings: EncryptionSettings,
-    store: Arc<TempDir>,
+    habits: Habits,
+    store: Arc<Store>,
 }
 
 impl Closed {
     /// Where its store lies.
     pub fn store(&self) -> PathBuf {
-        self.store.path().to_owned()
+        self.store.path.clone()
     }
 
     /// The same device with another way to its server.
@@ -601,6 +704,64 @@ impl Closed {
     pub fn by(mut self, way: &Way) -> Self {
         self.way = way.clone();
         self
+    }
+
+    /// The same session on the store that lies there, which is not ours to remove.
+    #[must_use]
+    pub fn on_the_store_at(mut self, path: &Path) -> Self {
+        self.store = Arc::new(Store {
+            path: path.to_owned(),
+            _temporary: None,
+        });
+        self
+    }
+
+    /// Waits until nothing has the store open any more: the library closes it in the background, and writes to it then.
+    ///
+    /// # Errors
+    /// When something keeps it open.
+    pub async fn is_closed(&self) -> Result<()> {
+        let what = format!("the store of {} is closed", self.name);
+        let met = probe::until(&what, soon(), async || {
+            let files = std::fs::read_dir(&self.store.path).into_iter().flatten();
+            let names = files.flatten().map(|file| file.file_name());
+            let names: Vec<_> = names
+                .map(|name| name.to_string_lossy().into_owned())
+                .collect();
+            // SQLite removes what belongs to a connection when the last one is closed.
+            match names.iter().find(|name| !name.ends_with(".sqlite3")) {
+                Some(name) => ProbeState::NotYet(format!("there is `{name}`")),
+                None => ProbeState::Ready(()),
+            }
+        });
+        Ok(met.await?)
+    }
+
+    /// What another process needs to run this device by a way in clear text, until it ends or is killed: a secret. The store
+    /// stays ours.
+    pub fn packed(&self) -> String {
+        let packed = (&self.way.base, &self.name, &self.session, &self.store.path);
+        serde_json::json!(packed).to_string()
+    }
+
+    /// The device that was [packed](Self::packed).
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn unpacked(packed: &str) -> Result<Self> {
+        let unpacked = serde_json::from_str(packed);
+        let (base, name, session, path): (String, _, _, _) =
+            unpacked.or_harness(|| "unpack a device".to_owned())?;
+        Ok(Self {
+            way: Way::in_clear_text(&base)?,
+            name,
+            session,
+            habits: Habits::default(),
+            store: Arc::new(Store {
+                path,
+                _temporary: None,
+            }),
+        })
     }
 }
 
@@ -614,19 +775,15 @@ pub fn soon() -> Duration {
     HASTE.try_with(|haste| *haste).unwrap_or(SOON)
 }
 
-async fn open(
-    way: &Way,
-    store: &Path,
-    settings: &EncryptionSettings,
-    name: &str,
-) -> Result<Client> {
+async fn open(way: &Way, store: &Path, habits: &Habits, name: &str) -> Result<Client> {
     let client = Client::builder()
         .homeserver_url(&way.base)
         .http_client(way.http.clone())
         // What a server says of itself must not lead around who stands in between.
         .respect_login_well_known(false)
         .sqlite_store(store, None)
-        .with_encryption_settings(settings.clone())
+        .with_encryption_settings(habits.settings)
+        .with_room_key_recipient_strategy(habits.sharing.clone())
         // A request that fails is to be seen to fail; the next step tries again.
         .request_config(RequestConfig::new().disable_retry())
         .build()

@@ -5,10 +5,12 @@ use crate::device::Way;
 use harness::intercept::{Answer, Intercept, Interceptor, Question, Reply};
 use harness::site::Site;
 use harness::{Failure, Result};
+use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 /// What becomes of a request on its way.
 pub enum Meddling {
@@ -29,6 +31,8 @@ pub enum Meddling {
     Twice,
     /// The answer is changed.
     Tell(Box<dyn FnOnce(&mut Answer) + Send>),
+    /// It is passed on, somebody is told once the server has answered, and the answer never comes.
+    KeepReply(Arc<Notify>),
 }
 
 /// Something that passed.
@@ -93,7 +97,7 @@ impl Gate {
         Way::in_clear_text(&self.interceptor.base)
     }
 
-    /// Meddles for as long as the body runs. The rule is asked for every request; the first rule with an opinion has its
+    /// Meddles for as long as the body runs. The rule is asked for every request; the newest rule with an opinion has its
     /// way.
     ///
     /// # Errors
@@ -128,6 +132,23 @@ impl Gate {
         let passed = lock(&self.rules.passed);
         let there = |passed: &&Passed| passed.question.path.contains(path);
         passed.iter().filter(there).count()
+    }
+
+    /// The devices to which a to-device message of this type was sent, as user and device.
+    pub fn addressed(&self, kind: &str) -> BTreeSet<(String, String)> {
+        let path = format!("/sendToDevice/{kind}/");
+        let mut addressed = BTreeSet::new();
+        for Passed { question, .. } in self.passed() {
+            let body: Value = serde_json::from_slice(&question.body).unwrap_or_default();
+            let messages = body["messages"]
+                .as_object()
+                .filter(|_| question.path.contains(&path));
+            for (user, devices) in messages.into_iter().flatten() {
+                let devices = devices.as_object().into_iter().flatten();
+                addressed.extend(devices.map(|(device, _)| (user.clone(), device.clone())));
+            }
+        }
+        addressed
     }
 
     /// Forgets what passed.
@@ -166,7 +187,8 @@ impl Drop for Scope<'_> {
 impl Rules {
     fn add(&self, rule: Rule) -> u64 {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        lock(&self.rules).push((number, rule, 0));
+        // Before what was there: the innermost scope decides, and a planted fault last.
+        lock(&self.rules).insert(0, (number, rule, 0));
         number
     }
 
@@ -203,6 +225,11 @@ impl Intercept for Doorkeeper {
                 consume(&permits).await;
                 Reply::Answer(way.forward(&question).await?)
             }
+            Some(Meddling::KeepReply(answered)) => {
+                way.forward(&question).await?;
+                answered.notify_one();
+                std::future::pending().await
+            }
             Some(Meddling::Ask(other)) => Reply::Answer(way.forward(&other).await?),
             Some(Meddling::Twice) => {
                 way.forward(&question).await?;
@@ -232,6 +259,6 @@ async fn consume(permits: &Semaphore) {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,7 +3,10 @@
 use crate::{Device, sdk};
 use harness::Result;
 use harness::accounts::Account;
+use harness::probe::ProbeState;
+use matrix_sdk::encryption::identities::UserIdentity;
 use matrix_sdk::ruma::api::client::uiaa;
+use matrix_sdk::ruma::{DeviceId, UserId};
 
 impl Device {
     /// Makes the user's cross-signing identity, and signs this device with it. Client-Server API, "Cross-signing"; Conduit
@@ -26,6 +29,30 @@ impl Device {
         password.session.clone_from(&asked.session);
         let auth = uiaa::AuthData::Password(password);
         sdk(encryption.bootstrap_cross_signing(Some(auth)).await, what)
+    }
+
+    /// Waits until this device knows somebody's identity, and that this device of theirs is signed with it.
+    ///
+    /// # Errors
+    /// When it does not come to know it.
+    pub async fn knows_signed(&self, user: &UserId, device: &DeviceId) -> Result<UserIdentity> {
+        let encryption = self.sdk().encryption();
+        let what =
+            format!("{self} knows the identity of {user}, and that it has signed `{device}`");
+        self.until(what, async || {
+            let identity = match encryption.get_user_identity(user).await {
+                Ok(Some(identity)) => identity,
+                Ok(None) => return ProbeState::NotYet("it knows no identity".to_owned()),
+                Err(error) => return ProbeState::NotYet(error.to_string()),
+            };
+            match encryption.get_device(user, device).await {
+                Ok(Some(there)) if there.is_cross_signed_by_owner() => ProbeState::Ready(identity),
+                Ok(Some(_)) => ProbeState::NotYet("the device is not signed".to_owned()),
+                Ok(None) => ProbeState::NotYet("it knows no such device".to_owned()),
+                Err(error) => ProbeState::NotYet(error.to_string()),
+            }
+        })
+        .await
     }
 
     /// Sets up recovery: secret storage, and a backup of the room keys on the server, of all that this device has now.

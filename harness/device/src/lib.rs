@@ -8,12 +8,14 @@
 //! and replies for as long as a scope lasts, or is [wrong](Mutant) on purpose as a whole.
 
 mod device;
+mod forged;
 mod gate;
 mod identity;
 mod mutant;
 mod shown;
 
-pub use device::{Closed, Device, EncryptedRoom, HASTE, SOON, Way, sdk, soon};
+pub use device::{Closed, Device, EncryptedRoom, HASTE, Habits, SOON, Way, sdk, soon};
+pub use forged::Forged;
 pub use gate::{Gate, Meddling, Passed};
 pub use mutant::Mutant;
 pub use shown::Shown;

@@ -490,8 +490,6 @@ impl Client {
         password: &str,
         device: &str,
     ) -> Result<Answer<Self>, Failure> {
-        let server = Server::new(line, base);
-        let limits = Limits::default();
         let identifier =
             uiaa::UserIdentifier::Matrix(uiaa::MatrixUserIdentifier::new(user.to_owned()));
         let info = login::v3::LoginInfo::Password(login::v3::Password::new(
@@ -500,6 +498,36 @@ impl Client {
         ));
         let mut request = login::v3::Request::new(info);
         request.initial_device_display_name = Some(device.to_owned());
+        Self::send_login(Server::new(line, base), user, request).await
+    }
+
+    /// Logs in with a token that the server's operator signed (`m.login.token`), as the device `device`, whose earlier
+    /// session it takes over. Client-Server API, "Login". Must succeed.
+    ///
+    /// # Errors
+    /// When the server refuses or does not answer.
+    pub async fn login_with_token(
+        line: impl Into<Line>,
+        base: &str,
+        user: &str,
+        token: String,
+        device: &str,
+    ) -> Result<Self, Failure> {
+        let info = login::v3::LoginInfo::Token(login::v3::Token::new(token));
+        let mut request = login::v3::Request::new(info);
+        request.device_id = Some(device.into());
+        request.initial_device_display_name = Some(device.to_owned());
+        Self::send_login(Server::new(line, base), user, request)
+            .await?
+            .must()
+    }
+
+    async fn send_login(
+        server: Server,
+        user: &str,
+        request: login::v3::Request,
+    ) -> Result<Answer<Self>, Failure> {
+        let limits = Limits::default();
         // Never with an Authorization header: Conduit refuses a login that carries one (`src/api/ruma_wrapper/axum.rs:310`).
         let answer = server
             .call(

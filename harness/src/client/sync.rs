@@ -372,7 +372,7 @@ impl Client {
     }
 
     /// What an initial sync tells, without acknowledging anything: to-device messages stay where they are.
-    pub(crate) async fn glimpse(&self) -> Result<Seen, Failure> {
+    pub async fn glimpse(&self) -> Result<Seen, Failure> {
         // Servers keep responses: a plain initial sync may be an old one, see `listen_from`. Both ways to a fresh one are harmless.
         // Conduit keeps one response per device and `since`, takes any `since` that is not a number for the beginning
         // (`src/api/client_server/sync.rs:207-211`), and has no kept response for one that was never used; other servers refuse it.

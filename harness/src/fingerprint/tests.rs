@@ -44,6 +44,7 @@ fn view() -> View {
             version: "1".to_owned(),
             count: 3,
             auth: "a".repeat(64),
+            keys: "b".repeat(64),
         }),
         account_data: [("m.direct".to_owned(), "d".to_owned())].into(),
         room_account_data: [(room_id(), [("m.tag".to_owned(), "t".to_owned())].into())].into(),
@@ -141,9 +142,9 @@ fn alices_timeline(site: &mut Fingerprint) -> &mut Vec<OwnedEventId> {
 /// What is changed, and the one difference that must be named for it.
 const CHANGES: &[(Change, Facet, &str)] = &[
     (
-        |f| f.format = 2,
+        |f| f.format = 3,
         Facet::Format,
-        "site `vale.test`: fingerprints of format 1 and 2 cannot be compared",
+        "site `vale.test`: fingerprints of format 2 and 3 cannot be compared",
     ),
     (
         |f| f.server_name = "hill.test".to_owned(),
@@ -206,11 +207,7 @@ const CHANGES: &[(Change, Facet, &str)] = &[
         "account `@alice:vale.test`: avatar changed `mxc://vale.test/face` -> `mxc://vale.test/mask`",
     ),
     (
-        |f| {
-            _ = alices_view(f)
-                .devices
-                .remove(<&ruma::DeviceId>::from("PHONE"))
-        },
+        |f| _ = alices_view(f).devices.remove(<&DeviceId>::from("PHONE")),
         Facet::Device,
         "account `@alice:vale.test`: device `PHONE` (`Phone`) is missing",
     ),
@@ -245,12 +242,17 @@ const CHANGES: &[(Change, Facet, &str)] = &[
     (
         |f| alices_view(f).key_backup.as_mut().unwrap().count = 2,
         Facet::KeyBackup,
-        "account `@alice:vale.test`: key backup changed version 1 with 3 keys (aaaaaaaa) -> version 1 with 2 keys (aaaaaaaa)",
+        "account `@alice:vale.test`: key backup changed version 1 with 3 keys (aaaaaaaa bbbbbbbb) -> version 1 with 2 keys (aaaaaaaa bbbbbbbb)",
+    ),
+    (
+        |f| alices_view(f).key_backup.as_mut().unwrap().keys = "c".repeat(64),
+        Facet::KeyBackup,
+        "account `@alice:vale.test`: key backup changed version 1 with 3 keys (aaaaaaaa bbbbbbbb) -> version 1 with 3 keys (aaaaaaaa cccccccc)",
     ),
     (
         |f| alices_view(f).key_backup = None,
         Facet::KeyBackup,
-        "account `@alice:vale.test`: key backup changed version 1 with 3 keys (aaaaaaaa) -> none",
+        "account `@alice:vale.test`: key backup changed version 1 with 3 keys (aaaaaaaa bbbbbbbb) -> none",
     ),
     (
         |f| {

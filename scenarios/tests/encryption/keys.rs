@@ -100,8 +100,8 @@ fn numbered(count: usize) -> impl Iterator<Item = (String, String)> {
 /// A device of alice's and one of bob's that only speak to the server.
 async fn raw(cast: &Cast) -> Result<(Client, Client)> {
     tokio::try_join!(
-        cast.home_way.raw(&cast.alice),
-        cast.abroad_way.raw(&cast.bob)
+        cast.home_way.bare(&cast.alice),
+        cast.abroad_way.bare(&cast.bob)
     )
 }
 
@@ -255,7 +255,7 @@ async fn keys_are_uploaded_again_without_harm() -> Outcome {
         // Conduit is itself so wrong; at Synapse it takes a fault to be.
         if !cast.home.site.server.is_conduit() {
             let gate = Gate::wrong(&cast.home.site, Mutant::TakesAnotherKey).await?;
-            let alice = gate.way()?.raw(&cast.alice).await?;
+            let alice = gate.way()?.bare(&cast.alice).await?;
             upload(&alice, numbered(1)).await?;
             let outcome = refuses_another(&alice).await;
             stage.must_notice(Mutant::TakesAnotherKey.word(), outcome)?;
@@ -291,7 +291,7 @@ async fn a_device_whose_keys_were_all_claimed_is_reached_again() -> Outcome {
             })
             .await?;
         cast.follows(&phone, &bob, &room).await?;
-        let thief = cast.abroad_way.raw(&cast.bob).await?;
+        let thief = cast.abroad_way.bare(&cast.bob).await?;
 
         // While one is left the phone is told so, and makes up for the rest.
         let there = phone.one_time_keys().await?;

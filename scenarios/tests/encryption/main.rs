@@ -9,11 +9,22 @@
 //! Where there is no Conduit, two Synapses take their places, and the note says so. Sections are those of the Client-Server
 //! API unless another is named.
 
+mod attachments;
+mod backup;
+mod canary;
+mod devices;
+mod fleet;
 mod keys;
+mod lost;
+mod lost_replies;
 mod messages;
 mod restored;
+mod rotation;
+mod stores;
+mod to_device;
+mod verification;
 
-use fleet_device::{Device, Gate, HASTE, Mutant, Way};
+use fleet_device::{Device, EncryptedRoom, Gate, HASTE, Mutant, Way};
 use futures_util::future::join_all;
 use harness::accounts::{Account, Accounts};
 use harness::entrance::Entrance;
@@ -187,6 +198,8 @@ pub struct Cast {
     pub home_way: Way,
     /// How bob's devices reach his.
     pub abroad_way: Way,
+    /// The fault that is planted.
+    mutant: Option<Mutant>,
     /// What stands in the way, with a fault planted.
     _gates: Vec<Gate>,
     flaws: Flaws,
@@ -208,6 +221,7 @@ impl Cast {
             abroad,
             alice,
             bob,
+            mutant,
             _gates: Vec::new(),
             // What fails with a fault planted says nothing about the server.
             flaws: match mutant {
@@ -229,6 +243,14 @@ impl Cast {
         Ok(cast)
     }
 
+    /// Opens a gate of the claim's own in front of a place; with the fault in it that is planted.
+    pub async fn gate(&self, place: &Place) -> Result<Gate> {
+        match self.mutant {
+            None => Gate::before(&place.site).await,
+            Some(mutant) => Gate::wrong(&place.site, mutant).await,
+        }
+    }
+
     /// A new device of alice's.
     pub async fn alices(&self, name: &str) -> Result<Device> {
         Device::login(&self.home_way, &self.alice, name).await
@@ -248,6 +270,19 @@ impl Cast {
     pub async fn follows(&self, alice: &Device, bob: &Device, room: &ruma::RoomId) -> Result<()> {
         bob.join(room, &[self.home.name()?]).await?;
         alice.knows_member(room, bob.user_id()).await
+    }
+
+    /// alice makes an encrypted room, and bob follows her into it. Returns once both devices know that he is there.
+    pub async fn garden(
+        &self,
+        alice: &Device,
+        bob: &Device,
+        mut how: EncryptedRoom,
+    ) -> Result<ruma::OwnedRoomId> {
+        how.invited = vec![bob.user_id().to_owned()];
+        let room = alice.make_room(&how).await?;
+        self.follows(alice, bob, &room).await?;
+        Ok(room)
     }
 
     /// Puts a claim that is known not to hold on the server of one of the two places: there it must fail in just the
@@ -346,18 +381,19 @@ async fn on_stage(
         return Err(stage.unproved("put the claim to two sites of the kit: there is no Conduit"));
     }
     table.verdict("hold between everybody")?;
-    for &mutant in noticed {
-        let there = places
-            .of(Between::Neighbours)
-            .ok_or_else(|| Failure::harness("plant a fault: there is no site"))?;
-        let cast = Cast::gather(stage, Between::Neighbours, there, Some(mutant));
+    let there = || {
+        let there = places.of(Between::Neighbours);
+        there.ok_or_else(|| Failure::harness("plant a fault: there is no site"))
+    };
+    // At once, because a claim that a fault fools waits in vain.
+    let planted = noticed.iter().map(async |&mutant| {
+        let cast = Cast::gather(stage, Between::Neighbours, there()?, Some(mutant));
         let cast = Box::pin(cast).await?;
-        let outcome = HASTE
-            .scope(Duration::from_secs(10), Box::pin(body(stage, &cast)))
-            .await;
-        stage.must_notice(mutant.word(), outcome)?;
-    }
-    Ok(())
+        let haste = Duration::from_secs(10);
+        let outcome = HASTE.scope(haste, Box::pin(body(stage, &cast))).await;
+        stage.must_notice(mutant.word(), outcome)
+    });
+    join_all(planted).await.into_iter().collect()
 }
 
 /// What a server or a client must do.
