@@ -379,9 +379,10 @@ pub async fn not_reborn(site: &Site) -> Result<()> {
     .last_seen(journal))
 }
 
-/// Follows `restore.md`.
+/// Follows `restore.md`. One-time keys are not drained: for that the administrator asks for the list of users, and these two
+/// messages would be all that differs from the site that was lost.
 pub async fn restored(site: &Site, snapshot: &str) -> Result<()> {
-    site.follow("restore.md", &[("SNAPSHOT", snapshot)])
+    site.follow("restore.md", &[("SNAPSHOT", snapshot), ("DRAIN", "0")])
         .await
         .map(|_| ())
 }

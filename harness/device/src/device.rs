@@ -219,7 +219,7 @@ impl Device {
             }),
             seen: Mutex::default(),
         };
-        device.has_published_keys().await?;
+        device.has_one_time_keys(1).await?;
         Ok(device)
     }
 
@@ -377,16 +377,17 @@ impl Device {
         Ok(met?)
     }
 
-    /// Waits until the server has this device's identity keys and one-time keys.
-    async fn has_published_keys(&self) -> Result<()> {
-        let what = format!("the keys of {self} are on the server");
-        self.until(what, async || {
-            match self.one_time_keys().await {
-                // The first ones are uploaded together with the identity keys.
-                Ok(0) => ProbeState::NotYet("it has uploaded no one-time key".to_owned()),
-                Ok(_) => ProbeState::Ready(()),
-                Err(failure) => ProbeState::NotYet(failure.to_string()),
-            }
+    /// Waits until the server has at least so many one-time keys of this device. The first ones are uploaded together with its
+    /// identity keys.
+    ///
+    /// # Errors
+    /// When it does not get them.
+    pub async fn has_one_time_keys(&self, least: u64) -> Result<u64> {
+        let what = format!("{least} one-time keys of {self} are on the server");
+        self.until(what, async || match self.one_time_keys().await {
+            Ok(count) if count >= least => ProbeState::Ready(count),
+            Ok(count) => ProbeState::NotYet(format!("there are {count}")),
+            Err(failure) => ProbeState::NotYet(failure.to_string()),
         })
         .await
     }
@@ -599,6 +600,20 @@ impl Device {
         let fetched = self.room(room)?.event(event, None).await;
         let fetched = sdk(fetched, || format!("{self} fetches `{event}`"))?;
         Ok(Shown::of(&fetched))
+    }
+
+    /// Waits until an event has come, whatever this device makes of it.
+    ///
+    /// # Errors
+    /// When it does not come.
+    pub async fn gets(&self, room: &RoomId, event: &EventId) -> Result<Shown> {
+        let what = format!("`{event}` comes to {self}");
+        self.until(what, async || match self.shown(room, event).await {
+            Ok(Shown::Nothing) => ProbeState::NotYet("it has not come".to_owned()),
+            Ok(shown) => ProbeState::Ready(shown),
+            Err(failure) => ProbeState::NotYet(failure.to_string()),
+        })
+        .await
     }
 
     /// What this device makes of an event that somebody hands it, past its own server: it has nothing but its keys.

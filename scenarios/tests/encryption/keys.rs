@@ -1,13 +1,12 @@
 //! One-time keys are given to one claimer each, in their order, and there are always some.
 
 use crate::{Between, Cast, demand, encryption, encryption_between, user};
-use fleet_device::{Device, EncryptedRoom, Gate, HASTE, Mutant, Shown};
+use fleet_device::{Device, EncryptedRoom, Gate, HASTE, Mutant};
 use futures_util::future::try_join_all;
 use harness::client::{Answer, Client};
 use harness::known::encryption::{
     CLAIMED_BY_ID, CLAIMED_TWICE, KEPT_WITHOUT_KEYS, NO_FALLBACK_KEY, OVERWRITTEN_KEYS,
 };
-use harness::probe::ProbeState;
 use harness::scenario::Outcome;
 use harness::{OrBlame, Result};
 use ruma::serde::Base64;
@@ -297,16 +296,7 @@ async fn a_device_whose_keys_were_all_claimed_is_reached_again() -> Outcome {
         // While one is left the phone is told so, and makes up for the rest.
         let there = phone.one_time_keys().await?;
         take(&thief, &phone, there - 1).await?;
-        let refilled = phone
-            .until(
-                "the phone makes up for its claimed keys",
-                async || match phone.one_time_keys().await {
-                    Ok(count) if count >= there => ProbeState::Ready(count),
-                    Ok(count) => ProbeState::NotYet(format!("there are {count}")),
-                    Err(failure) => ProbeState::NotYet(failure.to_string()),
-                },
-            )
-            .await?;
+        let refilled = phone.has_one_time_keys(there).await?;
 
         take(&thief, &phone, refilled).await?;
         let fallback = claim(&thief, phone.user_id(), phone.device_id()).await?;
@@ -318,15 +308,7 @@ async fn a_device_whose_keys_were_all_claimed_is_reached_again() -> Outcome {
         cast.known(&cast.home, &NO_FALLBACK_KEY, fallback)?;
         let text = "is anybody there?";
         let said = bob.say(&room, text).await?;
-        phone
-            .until("bob's message comes", async || {
-                match phone.shown(&room, &said).await {
-                    Ok(Shown::Nothing) => ProbeState::NotYet("it has not come".to_owned()),
-                    Ok(_) => ProbeState::Ready(()),
-                    Err(failure) => ProbeState::NotYet(failure.to_string()),
-                }
-            })
-            .await?;
+        phone.gets(&room, &said).await?;
         let haste = Duration::from_secs(5);
         let read = HASTE.scope(haste, phone.reads(&room, &said, text)).await;
         cast.known(&cast.home, &NO_FALLBACK_KEY, unread(read.map(|_| ())))?;
