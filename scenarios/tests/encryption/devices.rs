@@ -43,8 +43,7 @@ impl Ear {
         let told = self.device.asks(&path).await?;
         let users = |which: &str| {
             let users = told["device_lists"][which].as_array();
-            let users: Vec<_> = users.into_iter().flatten().collect();
-            let users = users.into_iter().filter_map(Value::as_str);
+            let users = users.into_iter().flatten().filter_map(Value::as_str);
             users.map(str::to_owned).collect::<Vec<_>>()
         };
         self.changed.extend(users("changed"));
