@@ -6,7 +6,7 @@
 //! from a seed. That the server starts says nothing: it tolerates torn logs and makes anew what is missing.
 
 use crate::drill::{Sample, Scratch};
-use crate::failure::{Failure, OrBlame, Result};
+use crate::failure::{OrBlame, Result};
 use crate::homeserver::Binary;
 use crate::verdict::Blame;
 use crate::world::World;
@@ -262,7 +262,7 @@ fn in_file(dice: &mut Dice, kind: &[String], ops: &[&str]) -> Option<Value> {
 fn row(dice: &mut Dice) -> Option<Value> {
     let family = dice.of(&FAMILIES)?;
     // A password that is another one shows to nobody who does not know it, which a drill must not.
-    let how = if dice.draw() % 3 > 0 || *family == "userid_password" {
+    let how = if !dice.draw().is_multiple_of(3) || *family == "userid_password" {
         "delete"
     } else {
         "change"
@@ -595,7 +595,7 @@ impl Score {
                 score.trials.push(trial);
                 task.parts(score.trials.len() as u64, count as u64);
                 // Hundreds take a while.
-                if score.trials.len() % 50 == 0 {
+                if score.trials.len().is_multiple_of(50) {
                     ui::say(format!("  so far: {score}"));
                 }
             }

@@ -1156,4 +1156,71 @@ mod tests {
         history.append(&drilled(4 * day, "pass")).expect("noted");
         assert_eq!(status(4 * day).1, Exit::Ok);
     }
+
+    /// A site with one room, one message, one file and one account.
+    fn garden() -> Seen {
+        let fingerprint = json!({
+            "format": 2, "server_name": "vale.test", "signing_keys": {"ed25519:a": "key"}, "accounts": {},
+            "rooms": {"!garden:vale.test": {
+                "label": "garden", "published": false, "aliases": [], "state": {}, "timelines": {},
+                "events": {"$rose": {
+                    "event_id": "$rose", "type": "m.room.message", "sender": "@alice:vale.test",
+                    "origin_server_ts": 1, "content": "hash",
+                }},
+            }},
+            "media": {"mxc://vale.test/rose": {"held": {"sha256": "hash", "bytes": 1}}},
+        });
+        let census = json!({"accounts": ["alice"], "rooms": [], "appservices": ["bridge"]});
+        Seen {
+            fingerprint: serde_json::from_value(fingerprint).expect("a fingerprint"),
+            census: serde_json::from_value(census).expect("a census"),
+        }
+    }
+
+    #[test]
+    fn what_nobody_takes_away_and_is_gone_is_named_and_what_is_new_is_not() {
+        let Seen {
+            fingerprint,
+            census,
+        } = garden();
+        let record = Record {
+            snapshot: "1".to_owned(),
+            fingerprint,
+            census,
+        };
+        let vanished = |change: fn(&mut Seen)| {
+            let mut seen = garden();
+            change(&mut seen);
+            record.vanished(&seen).join("\n")
+        };
+        let nothing = vanished(|seen| _ = seen.census.accounts.insert("bob".to_owned()));
+        assert_eq!(nothing, "");
+        let event = vanished(|seen| {
+            seen.fingerprint
+                .rooms
+                .values_mut()
+                .for_each(|room| room.events.clear());
+        });
+        assert_eq!(event, "room `garden`: event `$rose` is missing");
+        let account = vanished(|seen| seen.census.accounts.clear());
+        assert_eq!(account, "server: account `alice` is missing");
+        let file = vanished(|seen| {
+            let gone = Media::Refused("404 `M_NOT_FOUND`".to_owned());
+            seen.fingerprint
+                .media
+                .values_mut()
+                .for_each(|media| *media = gone.clone());
+        });
+        assert!(file.contains("refused with 404 `M_NOT_FOUND`"), "{file}");
+        let key = vanished(|seen| seen.fingerprint.signing_keys.clear());
+        assert!(key.contains("signing key changed"), "{key}");
+        let bridge = record.differences(&Seen {
+            census: Census::default(),
+            ..garden()
+        });
+        assert!(
+            bridge.contains(&"server: appservice `bridge` is missing".to_owned()),
+            "{bridge:?}"
+        );
+    }
 }

@@ -1034,12 +1034,20 @@ async fn room(
         timelines
     )?;
 
+    // A server may list an alias that leads nowhere: what a user has of it is where it leads.
+    let mut leading_here = BTreeSet::new();
+    for alias in aliases {
+        if found(one.try_resolve(&alias).await?)?.as_ref() == Some(id) {
+            leading_here.insert(alias);
+        }
+    }
+
     let mut media = BTreeSet::new();
     let label = label(id, &state);
     let mut room = Room {
         label,
         published,
-        aliases: aliases.into_iter().collect(),
+        aliases: leading_here,
         state: BTreeMap::new(),
         events: BTreeMap::new(),
         timelines: BTreeMap::new(),
