@@ -94,6 +94,17 @@ impl Flaws {
         lock(&self.0).insert(known.id, told.unwrap_or_default());
         Ok(())
     }
+
+    /// The same of a race, which a run may or may not meet: the part holds, or fails in just the recorded way.
+    ///
+    /// # Errors
+    /// When it fails otherwise.
+    pub fn race(&self, known: &Known, server: &Server, outcome: Result<()>) -> Result<()> {
+        match outcome {
+            Ok(()) => Ok(()),
+            failed => self.known(known, server, failed),
+        }
+    }
 }
 
 impl Stage {

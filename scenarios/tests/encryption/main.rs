@@ -285,6 +285,11 @@ impl Cast {
         Ok(room)
     }
 
+    /// Puts a claim that a race on the server of one of the two places breaks in some runs.
+    pub fn race(&self, at: &Place, known: &Known, outcome: Result<()>) -> Result<()> {
+        self.flaws.race(known, &at.site.server, outcome)
+    }
+
     /// Puts a claim that is known not to hold on the server of one of the two places: there it must fail in just the
     /// recorded way, elsewhere it must hold.
     pub fn known(&self, at: &Place, known: &Known, outcome: Result<()>) -> Result<()> {

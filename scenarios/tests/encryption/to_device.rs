@@ -97,7 +97,7 @@ async fn a_stream_of_to_device_messages_is_told_whole_and_once() -> Outcome {
             "tell a stream of to-device messages whole, once and in order",
             format!("lost: {lost:?}; told again: {doubled:?}"),
         );
-        cast.known(&cast.abroad, &TO_DEVICE_IS_TOLD_AGAIN, outcome)
+        cast.race(&cast.abroad, &TO_DEVICE_IS_TOLD_AGAIN, outcome)
     })
     .await
 }
