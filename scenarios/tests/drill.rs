@@ -183,7 +183,7 @@ async fn a_drill_names_the_one_thing_that_a_backup_lost() -> Outcome {
                 "appservice `bridge` is missing",
             ),
             ("alias_roomid", "alias `#"),
-            ("roomusertype_roomuserdataid", "account `@"),
+            ("roomuserdataid_accountdata", "account data"),
             ("servernamemediaid_metadata", "media `mxc://"),
             ("userroomid_invitestate", "is no longer invited to room"),
             ("userid_displayname", "display name changed"),
