@@ -53,7 +53,7 @@ async fn a_to_device_message_is_told_until_it_is_acknowledged() -> Outcome {
 async fn a_stream_of_to_device_messages_is_told_whole_and_once() -> Outcome {
     const EACH: usize = 50;
     let between = [Between::Neighbours, Between::ToSynapse];
-    let noticed = [Mutant::DropsToDevice, Mutant::TellsToDeviceOnce];
+    let noticed = [Mutant::DropsToDevice];
     encryption_between(&between, &noticed, async |_, cast| {
         let bob = cast.abroad_way.bare(&cast.bob).await?;
         let mut ear = Ear::of(&bob).await?;
