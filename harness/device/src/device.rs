@@ -272,6 +272,20 @@ impl Device {
         }
     }
 
+    /// The same, in order: returns once the library has written what it had to write, and nothing has the store open any
+    /// more. Where a device is just [closed](Self::close) the library does that in the background, when it likes.
+    ///
+    /// # Errors
+    /// When something keeps it open.
+    pub async fn shut(self) -> Result<Closed> {
+        sdk(self.client.pause().await, || {
+            format!("shut the store of {self}")
+        })?;
+        let closed = self.close();
+        closed.is_closed().await?;
+        Ok(closed)
+    }
+
     /// The library's client, for what has no verb here.
     pub fn sdk(&self) -> &Client {
         &self.client
@@ -716,11 +730,8 @@ impl Closed {
         self
     }
 
-    /// Waits until nothing has the store open any more: the library closes it in the background, and writes to it then.
-    ///
-    /// # Errors
-    /// When something keeps it open.
-    pub async fn is_closed(&self) -> Result<()> {
+    /// Waits until nothing has the store open any more.
+    async fn is_closed(&self) -> Result<()> {
         let what = format!("the store of {} is closed", self.name);
         let met = probe::until(&what, soon(), async || {
             let files = std::fs::read_dir(&self.store.path).into_iter().flatten();

@@ -64,8 +64,7 @@ async fn a_corrupted_store_is_reported_and_lets_nothing_out() -> Outcome {
         let alice = Device::login(&gate.way()?, &cast.alice, "phone").await?;
         let bob = cast.bobs("phone").await?;
         let room = room_of_two(cast, &alice, &bob).await?;
-        let alice = alice.close();
-        alice.is_closed().await?;
+        let alice = alice.shut().await?;
         for (damage, change) in DAMAGES {
             let what = || format!("damage a store: {damage}");
             let broken = tempfile::tempdir().or_environment(what)?;
