@@ -119,13 +119,8 @@ pub struct EncryptedRoom {
 /// See the module. It does nothing by itself: it is [stepped](Device::step).
 pub struct Device {
     client: Client,
-    way: Way,
-    /// Its user and its name, for reports.
-    name: String,
-    session: MatrixSession,
-    habits: Habits,
-    /// Where its store lies; gone when the last device that was opened on it is dropped.
-    store: Arc<Store>,
+    /// What is left of it when its program ends.
+    kept: Closed,
     seen: Mutex<Seen>,
 }
 
@@ -156,16 +151,16 @@ pub fn sdk<T, E: std::error::Error>(
 
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name)
+        f.write_str(&self.kept.name)
     }
 }
 
 impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Device")
-            .field("name", &self.name)
-            .field("user_id", &self.session.meta.user_id)
-            .field("device_id", &self.session.meta.device_id)
+            .field("name", &self.kept.name)
+            .field("user_id", &self.kept.session.meta.user_id)
+            .field("device_id", &self.kept.session.meta.device_id)
             .finish_non_exhaustive()
     }
 }
@@ -207,8 +202,7 @@ impl Device {
         let session = auth
             .session()
             .ok_or_else(|| Failure::harness(format!("know the session of {name}")))?;
-        let device = Self {
-            client,
+        let kept = Closed {
             way: way.clone(),
             name,
             session,
@@ -217,8 +211,8 @@ impl Device {
                 path: store.path().to_owned(),
                 _temporary: Some(store),
             }),
-            seen: Mutex::default(),
         };
+        let device = Self::of(client, kept);
         device.has_one_time_keys(1).await?;
         Ok(device)
     }
@@ -235,41 +229,25 @@ impl Device {
             session,
             habits,
             store,
-        } = closed;
-        let client = open(&way, &store.path, &habits, &name).await?;
+        } = &closed;
+        let client = open(way, &store.path, habits, name).await?;
         sdk(client.restore_session(session.clone()).await, || {
             format!("take {name} up again from its store")
         })?;
-        Ok(Self {
+        Ok(Self::of(client, closed))
+    }
+
+    fn of(client: Client, kept: Closed) -> Self {
+        Self {
             client,
-            way,
-            name,
-            session,
-            habits,
-            store,
+            kept,
             seen: Mutex::default(),
-        })
+        }
     }
 
     /// Ends the program that this device is, and keeps what is needed to start it again.
     pub fn close(self) -> Closed {
-        let Self {
-            client,
-            way,
-            name,
-            session,
-            habits,
-            store,
-            ..
-        } = self;
-        drop(client);
-        Closed {
-            way,
-            name,
-            session,
-            habits,
-            store,
-        }
+        self.kept
     }
 
     /// The same, in order: returns once the library has written what it had to write, and nothing has the store open any
@@ -293,22 +271,22 @@ impl Device {
 
     /// The user.
     pub fn user_id(&self) -> &UserId {
-        &self.session.meta.user_id
+        &self.kept.session.meta.user_id
     }
 
     /// The device.
     pub fn device_id(&self) -> &DeviceId {
-        &self.session.meta.device_id
+        &self.kept.session.meta.device_id
     }
 
     /// The access token: a secret.
     pub fn token(&self) -> &str {
-        &self.session.tokens.access_token
+        &self.kept.session.tokens.access_token
     }
 
     /// Where its store lies.
     pub fn store(&self) -> &Path {
-        &self.store.path
+        &self.kept.store.path
     }
 
     /// This device past the library, for requests that the library would not make.
@@ -318,7 +296,7 @@ impl Device {
             device_id: self.device_id().to_owned(),
             access_token: self.token().to_owned(),
         };
-        harness::client::Client::with_session(&self.way.http, &self.way.base, session)
+        harness::client::Client::with_session(&self.kept.way.http, &self.kept.way.base, session)
     }
 
     /// One step: a sync that does not wait, and whatever the client has to send before and after it.
@@ -674,7 +652,11 @@ impl Device {
     /// When it does not answer, or refuses.
     pub async fn asks(&self, path: &str) -> Result<serde_json::Value> {
         let what = || format!("{self} asks for `{path}`");
-        let asked = self.way.http.get(format!("{}{path}", self.way.base));
+        let asked = self
+            .kept
+            .way
+            .http
+            .get(format!("{}{path}", self.kept.way.base));
         let answer = sdk(asked.bearer_auth(self.token()).send().await, what)?;
         let answer = sdk(answer.error_for_status(), what)?;
         sdk(answer.json().await, what)
@@ -701,9 +683,11 @@ impl Device {
 #[derive(Clone)]
 pub struct Closed {
     way: Way,
+    /// Its user and its name, for reports.
     name: String,
     session: MatrixSession,
     habits: Habits,
+    /// Where its store lies; gone when the last device that was opened on it is dropped.
     store: Arc<Store>,
 }
 

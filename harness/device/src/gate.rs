@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 /// What becomes of a request on its way.
 pub enum Meddling {
@@ -21,14 +21,8 @@ pub enum Meddling {
     /// It is passed on, and the connection is closed instead of an answer: the server has done what the client does not
     /// know of.
     LoseReply,
-    /// It is passed on, and the answer waits for a permit.
-    HoldReply(Arc<Semaphore>),
-    /// It waits for a permit, and is then passed on.
-    HoldRequest(Arc<Semaphore>),
     /// This is asked instead.
     Ask(Question),
-    /// It is passed on twice; the second answer counts.
-    Twice,
     /// The answer is changed.
     Tell(Box<dyn FnOnce(&mut Answer) + Send>),
     /// It is passed on, somebody is told once the server has answered, and the answer never comes.
@@ -216,25 +210,12 @@ impl Intercept for Doorkeeper {
                 way.forward(&question).await?;
                 Reply::Nothing
             }
-            Some(Meddling::HoldReply(permits)) => {
-                let answer = way.forward(&question).await?;
-                consume(&permits).await;
-                Reply::Answer(answer)
-            }
-            Some(Meddling::HoldRequest(permits)) => {
-                consume(&permits).await;
-                Reply::Answer(way.forward(&question).await?)
-            }
             Some(Meddling::KeepReply(answered)) => {
                 way.forward(&question).await?;
                 answered.notify_one();
                 std::future::pending().await
             }
             Some(Meddling::Ask(other)) => Reply::Answer(way.forward(&other).await?),
-            Some(Meddling::Twice) => {
-                way.forward(&question).await?;
-                Reply::Answer(way.forward(&question).await?)
-            }
             Some(Meddling::Tell(change)) => {
                 let mut answer = way.forward(&question).await?;
                 change(&mut answer);
@@ -249,13 +230,6 @@ impl Intercept for Doorkeeper {
             },
         });
         Ok(reply)
-    }
-}
-
-async fn consume(permits: &Semaphore) {
-    // A closed semaphore means that nobody holds anything any more.
-    if let Ok(permit) = permits.acquire().await {
-        permit.forget();
     }
 }
 

@@ -1,6 +1,5 @@
 //! Files in encrypted rooms: the server keeps what it cannot read, and nobody is shown what it changed.
 
-use crate::to_device::room_of_two;
 use crate::{demand, encryption};
 use fleet_device::matrix_sdk;
 use fleet_device::matrix_sdk::attachment::AttachmentConfig;
@@ -29,7 +28,7 @@ async fn an_encrypted_file_comes_back_as_it_was_and_its_server_cannot_read_it() 
         let gate = cast.gate(&cast.home).await?;
         let alice = Device::login(&gate.way()?, &cast.alice, "phone").await?;
         let bob = cast.bobs("phone").await?;
-        let room = room_of_two(cast, &alice, &bob).await?;
+        let room = cast.garden(&alice, &bob).await?;
         gate.forget();
         let event = sends(&alice, &room).await?;
         let file = is_given(&bob, &room, &event).await?;
@@ -71,7 +70,7 @@ async fn an_encrypted_file_that_was_changed_on_the_way_is_refused() -> Outcome {
         let gate = cast.gate(&cast.abroad).await?;
         let alice = cast.alices("phone").await?;
         let bob = Device::login(&gate.way()?, &cast.bob, "phone").await?;
-        let room = room_of_two(cast, &alice, &bob).await?;
+        let room = cast.garden(&alice, &bob).await?;
         let event = sends(&alice, &room).await?;
         let file = is_given(&bob, &room, &event).await?;
         for (what, change) in CHANGES {

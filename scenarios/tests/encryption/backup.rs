@@ -1,6 +1,5 @@
 //! Room keys on the server, for who has the recovery key.
 
-use crate::to_device::room_of_two;
 use crate::{Between, Cast, demand, encryption, encryption_alone, encryption_between};
 use fleet_device::matrix_sdk::encryption::backups::BackupState;
 use fleet_device::matrix_sdk::encryption::recovery::RecoveryError;
@@ -113,7 +112,7 @@ async fn a_backup_of_another_version_is_refused() -> Outcome {
             format!("{} in the new one", shelf.keys(&foreign).await?),
         )?;
         let (room, _, _) = &past.said[0];
-        let fresh = room_of_two(cast, &past.phone, &past.bob).await?;
+        let fresh = cast.garden(&past.phone, &past.bob).await?;
         past.phone.say(&fresh, "for the old backup").await?;
         let refused = past.phone.has_backed_up().await;
         demand(
@@ -509,7 +508,7 @@ impl Past {
         let key = phone.enables_recovery().await?;
         let mut said = Vec::new();
         for garden in ["roses", "tulips"] {
-            let room = room_of_two(cast, &phone, &bob).await?;
+            let room = cast.garden(&phone, &bob).await?;
             for (from, to, who) in [(&phone, &bob, "alice"), (&bob, &phone, "bob")] {
                 let text = format!("{who} waters the {garden}");
                 let event = from.say(&room, &text).await?;

@@ -204,9 +204,7 @@ async fn a_device_taken_up_in_a_partition_becomes_known_and_is_given_keys() -> O
         async |stage, cast| {
             let _turn = turn.lock().await;
             let (alice, phone) = cast.phones().await?;
-            let room = cast
-                .garden(&alice, &phone, EncryptedRoom::default())
-                .await?;
+            let room = cast.garden(&alice, &phone).await?;
             let before = cast.bobs("tablet").await?;
             occasion(&phone, &alice, &room).await?;
             let bob = phone.user_id();
@@ -262,9 +260,7 @@ async fn a_device_that_is_left_out_is_told_why() -> Outcome {
     encryption(&[Mutant::DropsWithheld], async |_, cast| {
         let (alice, phone) = cast.phones().await?;
         let tablet = cast.bobs("tablet").await?;
-        let room = cast
-            .garden(&alice, &phone, EncryptedRoom::default())
-            .await?;
+        let room = cast.garden(&alice, &phone).await?;
         let bob = phone.user_id();
         alice.knows_device(bob, tablet.device_id(), true).await?;
         let said = alice.say(&room, "to everybody").await?;
@@ -282,9 +278,7 @@ async fn a_device_that_is_left_out_is_told_why() -> Outcome {
         let carol = cast.home.account("carol").await?;
         let trust = CollectStrategy::OnlyTrustedDevices;
         let carol = Device::login_with(&cast.home_way, &carol, "phone", trust).await?;
-        let room = cast
-            .garden(&carol, &phone, EncryptedRoom::default())
-            .await?;
+        let room = cast.garden(&carol, &phone).await?;
         carol.knows_device(bob, phone.device_id(), true).await?;
         let said = carol.say(&room, "to those whom I trust").await?;
         cannot_read(&phone, &room, &said, Some(&WithheldCode::Unverified)).await
@@ -374,7 +368,7 @@ async fn under_a_lie(
     )?;
     alice.makes_identity(&of_alice).await?;
     bob.makes_identity(&of_bob).await?;
-    let room = cast.garden(&alice, &bob, EncryptedRoom::default()).await?;
+    let room = cast.garden(&alice, &bob).await?;
     let identity = alice.knows_signed(bob.user_id(), bob.device_id()).await?;
     sdk(identity.verify().await, || format!("{alice} verifies bob"))?;
     let encryption = alice.sdk().encryption();
@@ -449,7 +443,7 @@ async fn keys_put_in_a_known_devices_place_are_not_believed() -> Outcome {
             messages: Some(1),
             ..EncryptedRoom::default()
         };
-        let room = cast.garden(&alice, &bob, how).await?;
+        let room = cast.garden_with(&alice, &bob, how).await?;
         let (user, device) = (bob.user_id(), bob.device_id());
         alice.knows_device(user, device, true).await?;
         let said = alice.say(&room, "before the lie").await?;
@@ -506,7 +500,7 @@ async fn a_device_that_is_hidden_is_given_nothing_and_shows_it() -> Outcome {
         let gate = Gate::wrong(&cast.home.site, Mutant::HidesDeviceChanges).await?;
         let alice = Device::login(&gate.way()?, &cast.alice, "phone").await?;
         let bob = cast.bobs("phone").await?;
-        let room = cast.garden(&alice, &bob, EncryptedRoom::default()).await?;
+        let room = cast.garden(&alice, &bob).await?;
         let said = alice.say(&room, "to the phone").await?;
         bob.reads(&room, &said, "to the phone").await?;
 

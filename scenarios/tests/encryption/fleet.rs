@@ -6,9 +6,7 @@ use fleet_device::{Device, Mutant, Shown, sdk};
 use harness::accounts::Account;
 use harness::scenario::Outcome;
 use harness::{OrBlame, Result};
-use ruma::serde::Raw;
 use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomAliasId, RoomId};
-use scenarios::encoded;
 
 /// The operator and two bots in `#fleet-ops`, as `bootstrap.md` has made it: encrypted, by invitation, and nobody reads what
 /// was said before he came. Everybody reads everybody. ezra's program is killed and comes back with its store: it reads what
@@ -60,9 +58,7 @@ async fn everybody_of_the_fleet_reads_what_he_is_entitled_to_and_nothing_else() 
             let lost = timmy;
             // First, because Conduit tells of a device that has gone only together with the user's next change
             // (`device-changes-are-untold`).
-            sdk(lost.sdk().logout().await, || {
-                "sign the lost program out".to_owned()
-            })?;
+            lost.logs_out().await?;
             let timmy = enters(cast, "timmy", "new program").await?;
             for other in [&phone, &ezra] {
                 let user = timmy.user_id();
@@ -76,9 +72,10 @@ async fn everybody_of_the_fleet_reads_what_he_is_entitled_to_and_nothing_else() 
             }
             let secret = ezra.say(&ops, "the lost program hears nothing").await?;
             read(&timmy, &ops, &[(&secret, "the lost program hears nothing")]).await?;
-            let carried = carried(&timmy, &ops, &secret).await?;
+            let carried = crate::carried(&timmy, &ops, &secret).await?;
+            let handed = lost.handed(&ops, &carried).await?;
             demand(
-                !opens(&lost, &ops, &carried).await?,
+                !matches!(handed, Shown::Read { .. }),
                 "keep what is said from a device that was signed out",
                 carried.to_string(),
             )?;
@@ -106,8 +103,7 @@ async fn everybody_of_the_fleet_reads_what_he_is_entitled_to_and_nothing_else() 
             }
 
             let canary = enters(cast, "canary", "program").await?;
-            let path = event_path(&ops, &secret);
-            let told = canary.asks(&path).await;
+            let told = crate::carried(&canary, &ops, &secret).await;
             demand(
                 told.as_ref()
                     .is_err_and(|failure| failure.to_string().contains("403")),
@@ -173,23 +169,4 @@ async fn cannot_read(device: &Device, room: &RoomId, event: &EventId) -> Result<
         &what,
         shown.to_string(),
     )
-}
-
-fn event_path(room: &RoomId, event: &EventId) -> String {
-    let (room, event) = (encoded(room.as_str()), encoded(event.as_str()));
-    format!("/_matrix/client/v3/rooms/{room}/event/{event}")
-}
-
-/// An event as the server has it.
-async fn carried(device: &Device, room: &RoomId, event: &EventId) -> Result<serde_json::Value> {
-    device.asks(&event_path(room, event)).await
-}
-
-/// Whether a device can decrypt an event that it is handed.
-async fn opens(device: &Device, room: &RoomId, event: &serde_json::Value) -> Result<bool> {
-    let raw =
-        Raw::from_json_string(event.to_string()).or_harness(|| "hand an event over".to_owned())?;
-    let opened = device.room(room)?.decrypt_event(&raw, None).await;
-    let opened = sdk(opened, || format!("{device} decrypts what it is handed"))?;
-    Ok(matches!(Shown::of(&opened), Shown::Read { .. }))
 }

@@ -1,7 +1,7 @@
 //! One-time keys are given to one claimer each, in their order, and there are always some.
 
-use crate::{Between, Cast, demand, encryption, encryption_between, user};
-use fleet_device::{Device, EncryptedRoom, Gate, HASTE, Mutant};
+use crate::{Between, Cast, demand, encryption, encryption_between};
+use fleet_device::{Device, Gate, HASTE, Mutant};
 use futures_util::future::try_join_all;
 use harness::client::{Answer, Client};
 use harness::known::encryption::{
@@ -289,13 +289,7 @@ async fn a_device_whose_keys_were_all_claimed_is_reached_again() -> Outcome {
     encryption_between(&between, &[], async |_, cast| {
         let phone = cast.alices("phone").await?;
         let bob = cast.bobs("phone").await?;
-        let room = phone
-            .make_room(&EncryptedRoom {
-                invited: vec![user(&cast.bob, &cast.abroad)?],
-                ..EncryptedRoom::default()
-            })
-            .await?;
-        cast.follows(&phone, &bob, &room).await?;
+        let room = cast.garden(&phone, &bob).await?;
         let thief = cast.abroad_way.bare(&cast.bob).await?;
 
         // While one is left the phone is told so, and makes up for the rest.

@@ -1,7 +1,7 @@
 //! A device is lost, and the operator does what the runbook says.
 
-use crate::{Between, demand, encryption_between, user};
-use fleet_device::{Device, EncryptedRoom};
+use crate::{Between, demand, encryption_between};
+use fleet_device::Device;
 use harness::accounts::Account;
 use harness::scenario::Outcome;
 use harness::{Failure, Result};
@@ -20,13 +20,7 @@ async fn a_lost_device_that_was_logged_out_by_the_runbook_is_out_and_the_others_
                 return Err(stage.unproved("follow `lost-device.md`: there is no Conduit"));
             }
             let (alice, bob) = cast.phones().await?;
-            let room = alice
-                .make_room(&EncryptedRoom {
-                    invited: vec![user(&cast.bob, &cast.abroad)?],
-                    ..EncryptedRoom::default()
-                })
-                .await?;
-            cast.follows(&alice, &bob, &room).await?;
+            let room = cast.garden(&alice, &bob).await?;
             let tablet = cast.alices("tablet").await?;
             // A server tells another one of keys with the next message only.
             alice.say(&room, "I have a tablet now").await?;

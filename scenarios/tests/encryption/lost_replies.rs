@@ -1,6 +1,5 @@
 //! Requests and replies that are lost on the way, and clients that die in between: nobody comes to harm.
 
-use crate::to_device::room_of_two;
 use crate::{Between, Cast, demand, encryption, encryption_between};
 use fleet_device::matrix_sdk::deserialized_responses::ProcessedToDeviceEvent;
 use fleet_device::matrix_sdk_crypto::vodozemac::megolm::MegolmMessage;
@@ -53,14 +52,14 @@ async fn harmless(cast: &Cast, what: &str, meddling: fn() -> Meddling) -> Result
     alice.enables_recovery().await?;
     let mut said = Vec::new();
     for path in ["/keys/claim", "/sendToDevice/", "/send/m.room.encrypted/"] {
-        let room = room_of_two(cast, &alice, &bob).await?;
+        let room = cast.garden(&alice, &bob).await?;
         let text = format!("{what} around {path}");
         let says = async || insists(&alice, &room, &text, None).await;
         let event = gate.during(&text, lost(path), says).await?;
         said.push((room, event, text));
     }
     let text = format!("{what} around the backup");
-    let room = room_of_two(cast, &alice, &bob).await?;
+    let room = cast.garden(&alice, &bob).await?;
     let backs_up = async || {
         let event = insists(&alice, &room, &text, None).await?;
         let what = "every room key is in the backup";
@@ -108,7 +107,7 @@ async fn a_client_that_is_killed_before_it_is_answered_goes_on_where_it_was() ->
         let bob = cast.bobs("phone").await?;
         let mut last = None;
         for path in ["/keys/claim", "/sendToDevice/", "/send/m.room.encrypted/"] {
-            let room = room_of_two(cast, &alice, &bob).await?;
+            let room = cast.garden(&alice, &bob).await?;
             let text = format!("killed around {path}");
             let txn = TransactionId::new();
             let task = Task::Say(room.to_string(), text.clone(), txn.clone());

@@ -35,9 +35,9 @@ use harness::shared::{Settled, Shared, inside};
 use harness::site::Site;
 use harness::world::{Options, World};
 use harness::{Failure, OrBlame, Result};
-use ruma::{ServerName, UserId};
+use ruma::ServerName;
 use scenarios::table::Table;
-use scenarios::{ABROAD, HOME, bootstrapped};
+use scenarios::{ABROAD, HOME, bootstrapped, encoded};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -273,7 +273,12 @@ impl Cast {
     }
 
     /// alice makes an encrypted room, and bob follows her into it. Returns once both devices know that he is there.
-    pub async fn garden(
+    pub async fn garden(&self, alice: &Device, bob: &Device) -> Result<ruma::OwnedRoomId> {
+        self.garden_with(alice, bob, EncryptedRoom::default()).await
+    }
+
+    /// The same, encrypted as said.
+    pub async fn garden_with(
         &self,
         alice: &Device,
         bob: &Device,
@@ -401,13 +406,18 @@ async fn on_stage(
     join_all(planted).await.into_iter().collect()
 }
 
+/// An event as the server of a device has it.
+async fn carried(
+    device: &Device,
+    room: &ruma::RoomId,
+    event: &ruma::EventId,
+) -> Result<serde_json::Value> {
+    let (room, event) = (encoded(room.as_str()), encoded(event.as_str()));
+    let path = format!("/_matrix/client/v3/rooms/{room}/event/{event}");
+    device.asks(&path).await
+}
+
 /// What a server or a client must do.
 fn demand(holds: bool, what: &str, seen: impl Into<String>) -> Result<()> {
     scenarios::product(holds, what, seen)
-}
-
-/// Somebody's full name.
-fn user(account: &Account, place: &Place) -> Result<ruma::OwnedUserId> {
-    let id = format!("@{}:{}", account.name, place.site.name);
-    UserId::parse(&id).or_harness(|| format!("name the user `{id}`"))
 }

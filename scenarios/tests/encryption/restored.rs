@@ -1,8 +1,8 @@
 //! A site whose database went back in time.
 
-use crate::{Between, demand, encryption_alone, user};
+use crate::{Between, demand, encryption_alone};
 use fleet_device::matrix_sdk::deserialized_responses::ProcessedToDeviceEvent;
-use fleet_device::{Device, EncryptedRoom, Gate, HASTE, Way};
+use fleet_device::{Device, Gate, HASTE, Way};
 use harness::accounts::Account;
 use harness::rehearse::backed_up;
 use harness::scenario::Outcome;
@@ -118,13 +118,7 @@ async fn writer(
     cast: &crate::Cast,
 ) -> Result<Writer> {
     let device = Device::login(way, account, "phone").await?;
-    let room = phone
-        .make_room(&EncryptedRoom {
-            invited: vec![user(account, &cast.home)?],
-            ..EncryptedRoom::default()
-        })
-        .await?;
-    cast.follows(phone, &device, &room).await?;
+    let room = cast.garden(phone, &device).await?;
     device
         .knows_device(phone.user_id(), phone.device_id(), true)
         .await?;

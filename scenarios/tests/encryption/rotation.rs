@@ -1,13 +1,12 @@
 //! Room keys change when somebody is not to read on.
 
-use crate::{Between, demand, encryption, encryption_between};
+use crate::{Between, carried, demand, encryption, encryption_between};
 use fleet_device::{Device, EncryptedRoom, HASTE, Mutant, Shown, sdk};
 use harness::known::federation::DEVICE_CHANGES_ARE_UNTOLD;
 use harness::probe::ProbeState;
 use harness::scenario::Outcome;
 use harness::{Failure, Result};
 use ruma::{OwnedEventId, RoomId};
-use scenarios::encoded;
 use std::time::Duration;
 
 /// Something that was said, and the Megolm session that it was encrypted with.
@@ -42,12 +41,8 @@ async fn is_shut_out(
         format!("both were encrypted with `{}`", after.session),
     )?;
     for (said, readable) in [(before, true), (after, false)] {
-        let path = format!(
-            "/_matrix/client/v3/rooms/{}/event/{}",
-            encoded(room.as_str()),
-            encoded(said.event.as_str())
-        );
-        let shown = gone.handed(room, &alice.asks(&path).await?).await?;
+        let carried = carried(alice, room, &said.event).await?;
+        let shown = gone.handed(room, &carried).await?;
         demand(
             match shown {
                 Shown::Read { .. } => readable,
@@ -70,7 +65,7 @@ async fn who_left_or_was_banned_cannot_read_on() -> Outcome {
         let (alice, bob) = cast.phones().await?;
         let user = bob.user_id();
         for gone in ["leave", "ban"] {
-            let room = cast.garden(&alice, &bob, EncryptedRoom::default()).await?;
+            let room = cast.garden(&alice, &bob).await?;
             let first = says(&alice, &room, "come in").await?;
             let second = says(&alice, &room, "sit down").await?;
             demand(
@@ -101,9 +96,7 @@ async fn a_device_that_logged_out_cannot_read_on() -> Outcome {
     encryption(&[Mutant::KeepsGoneDevices], async |_, cast| {
         let (alice, phone) = cast.phones().await?;
         let tablet = cast.bobs("tablet").await?;
-        let room = cast
-            .garden(&alice, &phone, EncryptedRoom::default())
-            .await?;
+        let room = cast.garden(&alice, &phone).await?;
         let user = phone.user_id();
         alice.knows_device(user, tablet.device_id(), true).await?;
         let before = says(&alice, &room, "to all of you").await?;
@@ -150,7 +143,7 @@ async fn the_room_key_changes_after_as_many_messages_as_the_room_says() -> Outco
             messages: Some(3),
             ..EncryptedRoom::default()
         };
-        let room = cast.garden(&alice, &bob, how).await?;
+        let room = cast.garden_with(&alice, &bob, how).await?;
         let mut sessions = Vec::new();
         for text in ["one", "two", "three", "four"] {
             let said = says(&alice, &room, text).await?;
@@ -178,8 +171,8 @@ async fn the_room_key_changes_after_as_long_as_the_room_says() -> Outcome {
             period: Some(Duration::from_secs(2)),
             ..EncryptedRoom::default()
         };
-        let short = cast.garden(&alice, &bob, how).await?;
-        let long = cast.garden(&alice, &bob, EncryptedRoom::default()).await?;
+        let short = cast.garden_with(&alice, &bob, how).await?;
+        let long = cast.garden(&alice, &bob).await?;
         let first = says(&alice, &short, "tick").await?;
         let kept = says(&alice, &long, "tick").await?;
         let what = "the room key has changed";

@@ -1,6 +1,5 @@
 //! Stores that are broken, or another's: the client says so, and nothing goes out in clear text.
 
-use crate::to_device::room_of_two;
 use crate::{Between, demand, encryption_between};
 use fleet_device::{Device, Gate, Mutant};
 use harness::scenario::Outcome;
@@ -21,7 +20,7 @@ async fn the_store_of_another_account_is_refused() -> Outcome {
         async |_, cast| {
             let gate = cast.gate(&cast.home).await?;
             let (alice, bob) = cast.phones().await?;
-            let room = room_of_two(cast, &alice, &bob).await?;
+            let room = cast.garden(&alice, &bob).await?;
             let (alice, bobs) = (alice.close(), bob.close());
             let mixed = alice
                 .clone()
@@ -63,7 +62,7 @@ async fn a_corrupted_store_is_reported_and_lets_nothing_out() -> Outcome {
         let gate = cast.gate(&cast.home).await?;
         let alice = Device::login(&gate.way()?, &cast.alice, "phone").await?;
         let bob = cast.bobs("phone").await?;
-        let room = room_of_two(cast, &alice, &bob).await?;
+        let room = cast.garden(&alice, &bob).await?;
         let alice = alice.shut().await?;
         for (damage, change) in DAMAGES {
             let what = || format!("damage a store: {damage}");

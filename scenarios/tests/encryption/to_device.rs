@@ -1,7 +1,7 @@
 //! What devices send each other past all rooms: kept until it is acknowledged, and told once.
 
-use crate::{Between, Cast, demand, encryption, encryption_alone, encryption_between, user};
-use fleet_device::{Device, EncryptedRoom, Mutant, soon};
+use crate::{Between, Cast, demand, encryption, encryption_alone, encryption_between};
+use fleet_device::{Device, Mutant, soon};
 use futures_util::future::try_join_all;
 use harness::client::Client;
 use harness::fault::{Fault, Part};
@@ -10,7 +10,6 @@ use harness::probe::{self, ProbeState};
 use harness::scenario::{Outcome, Stage};
 use harness::{Failure, Result};
 use reqwest::Method;
-use ruma::OwnedRoomId;
 use scenarios::encoded;
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -124,8 +123,8 @@ async fn outlive(stage: &Stage, cast: &Cast) -> Result<()> {
     let mut ear = Ear::of(&listener).await?;
     for fault in [Fault::restarted, Fault::killed] {
         let abroad = fault(&cast.abroad.site, Part::Homeserver);
-        let first = room_of_two(cast, &phone, &bobs).await?;
-        let second = room_of_two(cast, &phone, &bobs).await?;
+        let first = cast.garden(&phone, &bobs).await?;
+        let second = cast.garden(&phone, &bobs).await?;
         let word = abroad.to_string();
         send(&sender, &listener, &word, &word).await?;
         let told = ear.is_told().await?;
@@ -162,18 +161,6 @@ async fn outlive(stage: &Stage, cast: &Cast) -> Result<()> {
         has_one_key(&bobs, &second)?;
     }
     Ok(())
-}
-
-/// A new encrypted room with alice and bob in it.
-pub async fn room_of_two(cast: &Cast, alice: &Device, bob: &Device) -> Result<OwnedRoomId> {
-    let room = alice
-        .make_room(&EncryptedRoom {
-            invited: vec![user(&cast.bob, &cast.abroad)?],
-            ..EncryptedRoom::default()
-        })
-        .await?;
-    cast.follows(alice, bob, &room).await?;
-    Ok(room)
 }
 
 /// Waits until a device's server has this many messages for it, without acknowledging any.

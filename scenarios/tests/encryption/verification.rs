@@ -23,7 +23,7 @@ use ruma::OwnedRoomId;
 async fn an_identity_is_replaced_with_the_password_only_and_seen_abroad() -> Outcome {
     encryption(&[Mutant::DropsCrossSignatures], async |_, cast| {
         let (alice, bob) = cast.phones().await?;
-        let room = cast.garden(&alice, &bob, EncryptedRoom::default()).await?;
+        let room = cast.garden(&alice, &bob).await?;
         let (user, device) = (alice.user_id(), alice.device_id());
         bob.knows_device(user, device, true).await?;
         let first = alice.sdk().encryption().bootstrap_cross_signing(None).await;
@@ -68,7 +68,7 @@ async fn two_devices_of_one_user_verify_each_other_by_emoji() -> Outcome {
     encryption(&noticed, async |_, cast| {
         let (phone, bob) = cast.phones().await?;
         phone.makes_identity(&cast.alice).await?;
-        let room = cast.garden(&phone, &bob, EncryptedRoom::default()).await?;
+        let room = cast.garden(&phone, &bob).await?;
         let laptop = cast.alices("laptop").await?;
         let asked = asks(&laptop, &phone, None).await?;
         let (ours, theirs) = compares(&laptop, &phone, &asked).await?;
@@ -189,7 +189,7 @@ async fn acquainted(cast: &Cast) -> Result<(Device, Device, OwnedRoomId)> {
         messages: Some(1),
         ..EncryptedRoom::default()
     };
-    let room = cast.garden(&alice, &bob, how).await?;
+    let room = cast.garden_with(&alice, &bob, how).await?;
     for (one, other) in [(&alice, &bob), (&bob, &alice)] {
         one.knows_signed(other.user_id(), other.device_id()).await?;
         let direct = one.room(&room)?.set_is_direct(true).await;
