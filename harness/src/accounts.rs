@@ -1,12 +1,10 @@
 //! Accounts that nobody had before, on a server that scenarios share.
 
-use crate::client::{Client, Line, Listener, Registration};
-use crate::failure::{Failure, OrBlame, Result};
-use crate::probe::ProbeState;
+use crate::admins::Admins;
+use crate::client::{Client, Line, Registration};
+use crate::failure::{Failure, Result};
 use crate::site::Site;
-use ruma::{OwnedRoomAliasId, OwnedRoomId};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 use tokio::sync::Mutex;
 
 /// An account that nobody had before.
@@ -28,11 +26,7 @@ pub enum Accounts {
 }
 
 /// The administrator, in the room where the server takes commands.
-pub struct Registrar {
-    admin: Client,
-    room: OwnedRoomId,
-    listener: Listener,
-}
+pub struct Registrar(Admins);
 
 /// A word that nobody else in this process uses.
 pub fn unique(word: &str) -> String {
@@ -55,16 +49,8 @@ impl Accounts {
             .await?;
         let (http, base) = (site.http(), site.base_url());
         let admin = Client::login(http, &base, "admin", &password, "registrar").await?;
-        let alias = format!("#admins:{}", site.name);
-        let alias =
-            OwnedRoomAliasId::try_from(alias.as_str()).or_harness(|| format!("name `{alias}`"))?;
-        let room = admin.resolve(&alias).await?;
-        let listener = admin.listen().await?;
-        Ok(Self::Closed(Box::new(Mutex::new(Registrar {
-            admin,
-            room,
-            listener,
-        }))))
+        let admins = Admins::enter(admin).await?;
+        Ok(Self::Closed(Box::new(Mutex::new(Registrar(admins)))))
     }
 
     /// A new account, called like this, with a number. It has no device.
@@ -101,32 +87,8 @@ impl Account {
 
 impl Registrar {
     async fn register(&mut self, name: &str, password: &str) -> Result<()> {
-        let server = self.admin.user_id().server_name();
-        self.listener.forget();
-        self.admin
-            .say(
-                &self.room,
-                &format!("@conduit:{server}: create-user {name} {password}"),
-            )
-            .await?;
-        let room = self.room.clone();
-        let told = self
-            .listener
-            .until(
-                format!("the server says what became of `{name}`"),
-                Duration::from_secs(30),
-                |seen| {
-                    let said = seen.room(&room).into_iter().flat_map(|room| &room.timeline);
-                    let mut said = said
-                        .filter(|event| event.sender.localpart() == "conduit")
-                        .filter_map(|event| event.body());
-                    match said.find(|body| body.contains(name)) {
-                        Some(body) => ProbeState::Ready(body.to_owned()),
-                        None => ProbeState::NotYet("it says nothing".to_owned()),
-                    }
-                },
-            )
-            .await?;
+        let command = format!("create-user {name} {password}");
+        let told = self.0.ask(&command, name).await?;
         if told.starts_with("Created user") {
             return Ok(());
         }

@@ -11,6 +11,7 @@ use crate::homeserver::Binary;
 use crate::verdict::Blame;
 use crate::world::World;
 use crate::{tools, ui};
+use fastrand::Rng;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -115,23 +116,9 @@ pub struct Score {
     pub seed: u64,
 }
 
-/// Numbers drawn from a seed (SplitMix64, Steele et al. 2014).
-struct Dice(u64);
-
-impl Dice {
-    fn draw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        // What `corrupt.py` calculates with fits into JSON's integers.
-        (word ^ (word >> 31)) >> 12
-    }
-
-    fn of<'a, T>(&mut self, some: &'a [T]) -> Option<&'a T> {
-        let count = u64::try_from(some.len()).ok().filter(|count| *count > 0)?;
-        some.get(usize::try_from(self.draw() % count).ok()?)
-    }
+/// What `corrupt.py` calculates with fits into JSON's integers.
+fn number(rng: &mut Rng) -> u64 {
+    rng.u64(..1 << 52)
 }
 
 /// The families of rows whose loss a user, another server or the operator would notice (Conduit
@@ -204,7 +191,7 @@ impl Inventory {
 
 /// Draws so many corruptions: three in five of the snapshot, one in five each of the store and of the source.
 pub fn draw(seed: u64, count: usize, inventory: &Inventory) -> Vec<Corruption> {
-    let mut dice = Dice(seed);
+    let mut rng = Rng::with_seed(seed);
     let kinds = inventory.kinds();
     let mut list = hostile(inventory);
     list.truncate(count / 5);
@@ -215,17 +202,17 @@ pub fn draw(seed: u64, count: usize, inventory: &Inventory) -> Vec<Corruption> {
             _ => Place::Snapshot,
         };
         let drawn = match place {
-            Place::Store => in_file(&mut dice, &inventory.store, STORE_OPS),
-            Place::Source if dice.draw() % 4 < 3 => row(&mut dice),
+            Place::Store => in_file(&mut rng, &inventory.store, STORE_OPS),
+            Place::Source if rng.u8(..4) < 3 => row(&mut rng),
             // Of the database and the identity only: the rest of the site is not compared.
-            Place::Source => dice
-                .of(&kinds[..kinds.len().min(5)])
+            Place::Source => rng
+                .choice(&kinds[..kinds.len().min(5)])
                 .cloned()
-                .and_then(|kind| in_file(&mut dice, &kind, SOURCE_OPS)),
-            Place::Snapshot => dice
-                .of(&kinds)
+                .and_then(|kind| in_file(&mut rng, &kind, SOURCE_OPS)),
+            Place::Snapshot => rng
+                .choice(&kinds)
                 .cloned()
-                .and_then(|kind| in_file(&mut dice, &kind, SNAPSHOT_OPS)),
+                .and_then(|kind| in_file(&mut rng, &kind, SNAPSHOT_OPS)),
         };
         if let Some(order) = drawn {
             list.push(Corruption { place, order });
@@ -245,12 +232,12 @@ const SNAPSHOT_OPS: &[&str] = &[
     "outside", "pipe",
 ];
 
-fn in_file(dice: &mut Dice, kind: &[String], ops: &[&str]) -> Option<Value> {
-    let file = dice.of(kind)?;
-    let op = dice.of(ops)?;
-    let mut order = json!({"op": op, "file": file, "seed": dice.draw()});
+fn in_file(rng: &mut Rng, kind: &[String], ops: &[&str]) -> Option<Value> {
+    let file = rng.choice(kind)?;
+    let op = rng.choice(ops)?;
+    let mut order = json!({"op": op, "file": file, "seed": number(rng)});
     if *op == "swap" {
-        let other = dice.of(kind)?;
+        let other = rng.choice(kind)?;
         if other == file {
             order["op"] = json!("flip");
         }
@@ -259,15 +246,15 @@ fn in_file(dice: &mut Dice, kind: &[String], ops: &[&str]) -> Option<Value> {
     Some(order)
 }
 
-fn row(dice: &mut Dice) -> Option<Value> {
-    let family = dice.of(&FAMILIES)?;
+fn row(rng: &mut Rng) -> Option<Value> {
+    let family = rng.choice(&FAMILIES)?;
     // A password that is another one shows to nobody who does not know it, which a drill must not.
-    let how = if !dice.draw().is_multiple_of(3) || *family == "userid_password" {
+    let how = if rng.u8(..3) > 0 || *family == "userid_password" {
         "delete"
     } else {
         "change"
     };
-    let mut order = json!({"op": "row", "family": family, "how": how, "seed": dice.draw()});
+    let mut order = json!({"op": "row", "family": family, "how": how, "seed": number(rng)});
     if *family == "global" {
         order["key"] = json!("keypair");
     }

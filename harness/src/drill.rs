@@ -9,30 +9,32 @@
 //! before the backup. Of a store that comes from elsewhere the first drill takes one, proves what needs none, and
 //! compares with what the last good drill of that site saw; a later drill of the same snapshot must see the same again.
 
+use crate::admins::Admins;
 use crate::client::{Client, NewRoom, Session};
 use crate::failure::{Failure, OrBlame, Result};
 use crate::fingerprint::{Fingerprint, Media};
 use crate::homeserver::{Binary, Server};
 use crate::host::{Host, Needs, STORE};
-use crate::probe::ProbeState;
 use crate::rehearse::{self, Fleet};
 use crate::report::{Reached, Report};
+use crate::runbook::nonce;
 use crate::scenario::nothing_left;
 use crate::site::Site;
 use crate::verdict::{Exit, Verdict};
 use crate::world::{Options, World};
 use crate::{authority, tools, ui};
 use reqwest::Method;
+use ring::hmac;
+use ruma::OwnedMxcUri;
 use ruma::serde::Base64;
 use ruma::serde::base64::UrlSafe;
-use ruma::{OwnedMxcUri, OwnedRoomAliasId, OwnedRoomId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// The runbook brings the site back.
 pub const RESTORED: &str =
@@ -48,8 +50,6 @@ pub const UNTOUCHED: &str = "the store is as it was before the drill";
 
 /// The device that a drill looks with; it is in no comparison.
 const DEVICE: &str = "DRILL";
-/// How long the server may take to answer an administrator's command.
-const ANSWER: Duration = Duration::from_secs(30);
 
 /// A restic repository in a directory of this machine.
 #[derive(Clone, Debug)]
@@ -124,7 +124,7 @@ impl Census {
     /// # Errors
     /// Where it does not answer.
     pub async fn take(administrator: &Client) -> Result<Self> {
-        let mut admins = Admins::enter(administrator).await?;
+        let mut admins = Admins::enter(administrator.clone()).await?;
         let lines = |told: &str| -> BTreeSet<String> {
             let lines = told.lines().skip(1).map(str::trim);
             lines
@@ -168,51 +168,6 @@ impl Census {
             }
         }
         list
-    }
-}
-
-/// The room in which the server takes commands.
-struct Admins<'a> {
-    administrator: &'a Client,
-    room: OwnedRoomId,
-    listener: crate::client::Listener,
-}
-
-impl<'a> Admins<'a> {
-    async fn enter(administrator: &'a Client) -> Result<Self> {
-        let alias = format!("#admins:{}", administrator.user_id().server_name());
-        let alias =
-            OwnedRoomAliasId::try_from(alias.as_str()).or_harness(|| format!("name `{alias}`"))?;
-        Ok(Self {
-            room: administrator.resolve(&alias).await?,
-            listener: administrator.listen().await?,
-            administrator,
-        })
-    }
-
-    /// Sends a command; the answer is the server's next word with this in it.
-    async fn ask(&mut self, command: &str, answer: &str) -> Result<String> {
-        let server = self.administrator.user_id().server_name();
-        self.listener.forget();
-        self.administrator
-            .say(&self.room, &format!("@conduit:{server}: {command}"))
-            .await?;
-        let room = self.room.clone();
-        let what = format!(
-            "the server answers `{}`",
-            command.lines().next().unwrap_or(command)
-        );
-        let told = self.listener.until(what, ANSWER, |seen| {
-            let said = seen.room(&room).into_iter().flat_map(|room| &room.timeline);
-            let mut said = said
-                .filter(|event| event.sender.localpart() == "conduit")
-                .filter_map(|event| event.body());
-            match said.find(|body| body.contains(answer)) {
-                Some(body) => ProbeState::Ready(body.to_owned()),
-                None => ProbeState::NotYet("it says nothing of that".to_owned()),
-            }
-        });
-        Ok(told.await?)
     }
 }
 
@@ -286,16 +241,9 @@ struct Secrets {
 
 impl Secrets {
     fn draw() -> Self {
-        use std::hash::{BuildHasher, Hasher};
-        let word = || {
-            format!(
-                "{:016x}",
-                std::hash::RandomState::new().build_hasher().finish()
-            )
-        };
         Self {
-            signing: format!("{}{}{}", word(), word(), word()),
-            emergency: format!("{}{}", word(), word()),
+            signing: format!("{}{}{}", nonce(), nonce(), nonce()),
+            emergency: format!("{}{}", nonce(), nonce()),
         }
     }
 
@@ -311,17 +259,9 @@ impl Secrets {
     }
 }
 
-/// RFC 2104 over SHA-256, for a key of at most 64 bytes.
 fn hmac_sha256(key: &[u8], text: &[u8]) -> Vec<u8> {
-    let mut block = [0_u8; 64];
-    block[..key.len()].copy_from_slice(key);
-    let keyed = |pad: u8| block.map(|byte| byte ^ pad);
-    let inner = Sha256::new()
-        .chain_update(keyed(0x36))
-        .chain_update(text)
-        .finalize();
-    let outer = Sha256::new().chain_update(keyed(0x5c)).chain_update(inner);
-    outer.finalize().to_vec()
+    let key = hmac::Key::new(hmac::HMAC_SHA256, key);
+    hmac::sign(&key, text).as_ref().to_vec()
 }
 
 /// Now, in seconds since 1970.
@@ -679,7 +619,7 @@ async fn furnish(fleet: &Fleet) -> Result<()> {
         "sender_localpart": "bridge", "rate_limited": false,
         "namespaces": {"users": [{"exclusive": true, "regex": "@bridge.*"}], "aliases": [], "rooms": []},
     });
-    let mut admins = Admins::enter(admin).await?;
+    let mut admins = Admins::enter(admin.clone()).await?;
     admins
         .ask(
             &format!("register-appservice\n```\n{bridge}\n```"),

@@ -12,6 +12,7 @@
 //! just that way; and [`report`] says what came of them, also as a [`page`].
 
 pub mod accounts;
+mod admins;
 pub mod authority;
 pub mod client;
 pub mod commons;

@@ -7,6 +7,7 @@
 
 use crate::failure::{Failure, OrBlame, Result};
 use crate::host::Host;
+use crate::runbook::nonce;
 use crate::tools;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -26,9 +27,7 @@ pub struct Canary {
 impl Canary {
     /// One that is different from all others of this process, and from those of most others.
     pub fn new() -> Self {
-        use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-        let token = format!("{:016x}", RandomState::new().build_hasher().finish());
-        Self { token }
+        Self { token: nonce() }
     }
 
     /// The word.

@@ -52,6 +52,7 @@ pub use parse::{
     Variable,
 };
 pub use plan::{Plan, PlanError, PlanProblem, PlannedVariable, Source};
+pub(crate) use session::nonce;
 pub use session::{
     Answer, BASH, BashProcess, BashSession, KEPT_OUTPUT, LocalShell, Session, SessionError, Shell,
     Signal, Terminator, quote,

@@ -535,7 +535,7 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 
 /// 16 hexadecimal digits that no output holds by chance; std's hash keys are random per thread and
 /// differ from call to call.
-fn nonce() -> String {
+pub(crate) fn nonce() -> String {
     format!("{:016x}", RandomState::new().build_hasher().finish())
 }
 
