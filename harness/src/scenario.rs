@@ -7,6 +7,7 @@ use crate::failure::{Failure, OrBlame, Result};
 use crate::homeserver::{Binary, Server, find_conduit};
 use crate::known::Known;
 use crate::report::Claim;
+use crate::shared::{Settled, Shared, inside};
 use crate::verdict::{Blame, Verdict};
 use crate::world::{Options, World};
 use crate::{paths, tools};
@@ -218,6 +219,41 @@ pub async fn scenario_in<T>(
     let (claim, outcome) = Box::pin(judge(&name, true, world, entrance, body)).await;
     note_claim(&claim);
     outcome
+}
+
+/// The same at what scenarios share, as a guest in its world. Who comes after a failure is not to suffer for what this one
+/// did there: what is no longer well is abandoned.
+///
+/// # Errors
+/// The letter.
+pub async fn scenario_at<T>(
+    shared: &Shared<T>,
+    settle: impl AsyncFnOnce(&World) -> Result<T>,
+    is_well: impl AsyncFnOnce(&T) -> bool,
+    entrance: Option<Entrance>,
+    body: impl AsyncFnOnce(&Stage, &T) -> Result<()>,
+) -> Outcome {
+    inside(async {
+        let mut settled = None;
+        let world = async {
+            let it = shared.get(settle).await?;
+            settled = Some(it.clone());
+            Ok((it.world.guest().await?, it))
+        };
+        let outcome = Box::pin(scenario_in(
+            world,
+            entrance,
+            async |stage, it: Arc<Settled<T>>| body(stage, &it).await,
+        ))
+        .await;
+        if let (Err(_), Some(it)) = (&outcome, &settled)
+            && !is_well(it).await
+        {
+            shared.abandon(it).await;
+        }
+        outcome
+    })
+    .await
 }
 
 /// Puts a claim of another name, and notes it nowhere: to see what it would come to.

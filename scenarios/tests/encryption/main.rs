@@ -30,8 +30,8 @@ use harness::accounts::{Account, Accounts};
 use harness::entrance::Entrance;
 use harness::homeserver::find_conduit;
 use harness::known::Known;
-use harness::scenario::{Flaws, Outcome, Stage, requires_conduit, scenario_in};
-use harness::shared::{Settled, Shared, inside};
+use harness::scenario::{Flaws, Outcome, Stage, requires_conduit, scenario_at, scenario_in};
+use harness::shared::Shared;
 use harness::site::Site;
 use harness::world::{Options, World};
 use harness::{Failure, OrBlame, Result};
@@ -317,30 +317,13 @@ async fn encryption_between(
     noticed: &[Mutant],
     body: impl AsyncFn(&Stage, &Cast) -> Result<()>,
 ) -> Outcome {
-    inside(async {
-        let world = async {
-            let places = PLACES.get(async |world| Places::settle(world, Between::ALL).await);
-            let places = places.await?;
-            Ok((places.world.guest().await?, places))
-        };
-        let mut shared = None;
-        let outcome = Box::pin(scenario_in(
-            world,
-            Some(Entrance::Federation),
-            async |stage, places: Arc<Settled<Places>>| {
-                shared = Some(places.clone());
-                on_stage(stage, &places, between, noticed, body).await
-            },
-        ))
-        .await;
-        // Who comes later is not to suffer for what this one did to a site.
-        if let (Err(_), Some(places)) = (&outcome, &shared)
-            && !places.are_well().await
-        {
-            PLACES.abandon(places).await;
-        }
-        outcome
-    })
+    scenario_at(
+        &PLACES,
+        async |world| Places::settle(world, Between::ALL).await,
+        Places::are_well,
+        Some(Entrance::Federation),
+        async |stage, places| on_stage(stage, places, between, noticed, body).await,
+    )
     .await
 }
 

@@ -35,8 +35,8 @@ use harness::client::{Client, NewRoom};
 use harness::entrance::Entrance;
 use harness::homeserver::find_conduit;
 use harness::known::{Known, federation as known};
-use harness::scenario::{Flaws, Outcome, Stage, requires_conduit, scenario_in};
-use harness::shared::{Settled, Shared, inside};
+use harness::scenario::{Flaws, Outcome, Stage, requires_conduit, scenario_at, scenario_in};
+use harness::shared::Shared;
 use harness::site::Site;
 use harness::world::{Options, World};
 use harness::{Failure, OrBlame, Result};
@@ -183,29 +183,13 @@ async fn federation_noticing(
     noticed: &[Mutant],
     body: impl AsyncFn(&Stage, &Cast) -> Result<()>,
 ) -> Outcome {
-    inside(async {
-        let world = async {
-            let home = HOME.get(Home::settle).await?;
-            Ok((home.world.guest().await?, home))
-        };
-        let mut shared = None;
-        let outcome = Box::pin(scenario_in(
-            world,
-            Some(Entrance::Federation),
-            async |stage, home: Arc<Settled<Home>>| {
-                shared = Some(home.clone());
-                on_stage(stage, &home, noticed, body).await
-            },
-        ))
-        .await;
-        // Who comes later is not to suffer for what this one did to the home.
-        if let (Err(_), Some(home)) = (&outcome, &shared)
-            && !home.is_well().await
-        {
-            HOME.abandon(home).await;
-        }
-        outcome
-    })
+    scenario_at(
+        &HOME,
+        Home::settle,
+        Home::is_well,
+        Some(Entrance::Federation),
+        async |stage, home| on_stage(stage, home, noticed, body).await,
+    )
     .await
 }
 
