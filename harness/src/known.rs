@@ -407,6 +407,7 @@ pub const CATALOGUE: &[&Known] = &[
     &federation::TYPING_IS_NOT_SENT,
     &federation::PRESENCE_IS_IGNORED,
     &federation::PRESENCE_IS_NOT_SENT,
+    &federation::REJOINED_AS_INVITED,
     &encryption::TO_DEVICE_IS_TOLD_AGAIN,
     &encryption::BACKUP_WRONG_VERSION,
     &encryption::BACKUP_OF_NOBODY,

@@ -24,7 +24,7 @@ use matrix_sdk::ruma::{
     OwnedTransactionId, OwnedUserId, RoomId, RoomVersionId, ServerName, TransactionId, UInt,
     UserId,
 };
-use matrix_sdk::{Client, Room};
+use matrix_sdk::{Client, Room, RoomState};
 use matrix_sdk_crypto::CollectStrategy;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -439,7 +439,7 @@ impl Device {
     /// Joins a room by way of these servers. Returns once this device knows that the room is encrypted.
     ///
     /// # Errors
-    /// When the server refuses.
+    /// When the server refuses, or tells afterwards that the user is merely invited.
     pub async fn join(&self, room: &RoomId, via: &[&ServerName]) -> Result<()> {
         let via: Vec<OwnedServerName> = via.iter().map(|&server| server.to_owned()).collect();
         let joined = self
@@ -452,18 +452,30 @@ impl Device {
 
     async fn knows_encrypted(&self, room: &RoomId) -> Result<()> {
         let what = format!("{self} knows that `{room}` is encrypted");
-        self.until(what, async || match self.client.get_room(room) {
-            Some(there) if there.state() == matrix_sdk::RoomState::Joined => {
-                match there.latest_encryption_state().await {
-                    Ok(state) if state.is_encrypted() => ProbeState::Ready(()),
-                    Ok(state) => ProbeState::NotYet(format!("it takes it for {state:?}")),
-                    Err(error) => ProbeState::NotYet(error.to_string()),
+        let state = self
+            .until(what, async || match self.client.get_room(room) {
+                Some(there) if there.state() == RoomState::Joined => {
+                    match there.latest_encryption_state().await {
+                        Ok(state) if state.is_encrypted() => ProbeState::Ready(there.state()),
+                        Ok(state) => ProbeState::NotYet(format!("it takes it for {state:?}")),
+                        Err(error) => ProbeState::NotYet(error.to_string()),
+                    }
                 }
-            }
-            Some(there) => ProbeState::NotYet(format!("it is {:?} there", there.state())),
-            None => ProbeState::NotYet("it does not know the room".to_owned()),
-        })
-        .await
+                // The join made it a joined one here, so a sync has told otherwise since.
+                Some(there) if there.state() == RoomState::Invited => {
+                    ProbeState::Ready(there.state())
+                }
+                Some(there) => ProbeState::NotYet(format!("it is {:?} there", there.state())),
+                None => ProbeState::NotYet("it does not know the room".to_owned()),
+            })
+            .await?;
+        if state == RoomState::Joined {
+            return Ok(());
+        }
+        Err(
+            Failure::product("be in a room after a join that was granted")
+                .last_seen(format!("{self} is told that it is {state:?}")),
+        )
     }
 
     /// Waits until this device knows that somebody is a member of a room.

@@ -1,6 +1,6 @@
 //! What the peer answers as the server of a room: to those who join, invite, decline, and ask for events.
 
-use crate::door::{Ask, Call, Reply, lock};
+use crate::door::{Answer, Ask, Call, Gate, Reply, lock};
 use crate::peer::{Peer, list, parameters, segment};
 use crate::room::{Room, canonical, now, value};
 use harness::{Blame, Failure, OrBlame, Result};
@@ -21,6 +21,25 @@ impl Peer {
         room: &Arc<Mutex<Room>>,
         change: impl Fn(&mut Value) + Send + Sync + 'static,
     ) {
+        self.hosts_with(room, move |mut answer| {
+            change(&mut answer);
+            Reply::json(&answer)
+        });
+    }
+
+    /// The same, but who joins is answered only once the gate opens. The join is in the room at once.
+    pub fn hosts_late(&self, room: &Arc<Mutex<Room>>, gate: &Gate) {
+        let gate = gate.clone();
+        self.hosts_with(room, move |answer| {
+            Reply::After(gate.clone(), Answer::json(200, &answer))
+        });
+    }
+
+    fn hosts_with(
+        &self,
+        room: &Arc<Mutex<Room>>,
+        reply: impl Fn(Value) -> Reply + Send + Sync + 'static,
+    ) {
         let (hosted, name) = (room.clone(), self.name.clone());
         self.expect(Ask::MakeJoin, move |call| {
             template(&lock(&hosted), &name, &segment(&call.path, 6), "join")
@@ -34,14 +53,12 @@ impl Peer {
                 return Reply::refuse(400, "M_BAD_JSON");
             };
             room.add(&join);
-            let mut answer = json!({
+            reply(json!({
                 "origin": name,
                 "auth_chain": state,
                 "state": state,
                 "members_omitted": false,
-            });
-            change(&mut answer);
-            Reply::json(&answer)
+            }))
         });
     }
 

@@ -431,3 +431,16 @@ pub const PRESENCE_IS_NOT_SENT: Known = Known {
     entrances: ANYWHERE,
     shows: &["show another server's presence"],
 };
+
+/// Joins.
+pub const REJOINED_AS_INVITED: Known = Known {
+    id: "rejoined-as-invited",
+    what: "who comes back to a room by an invitation is taken for merely invited, when the room's server tells of the join before it answers it",
+    because: "the invitation comes with that as an event before the join: it is judged before the room is locked for the join, and \
+              put down when the join is done, as if it were the newer one; no sync tells of the room any more",
+    spec: "Server-Server API, Checks performed on receipt of a PDU: an event that the current state does not allow is soft failed",
+    source: "src/service/rooms/event_handler/mod.rs:833-889; src/service/rooms/helpers/mod.rs:59-335",
+    server: "conduit",
+    entrances: ANYWHERE,
+    shows: &["be in a room after a join that was granted", "Invited"],
+};

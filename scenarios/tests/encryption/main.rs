@@ -30,6 +30,7 @@ use harness::accounts::{Account, Accounts};
 use harness::entrance::Entrance;
 use harness::homeserver::find_conduit;
 use harness::known::Known;
+use harness::known::federation::REJOINED_AS_INVITED;
 use harness::scenario::{Flaws, Outcome, Stage, requires_conduit, scenario_at, scenario_in};
 use harness::shared::Shared;
 use harness::site::Site;
@@ -268,7 +269,13 @@ impl Cast {
 
     /// bob follows alice's invitation into a room. Returns once both devices know that he is there.
     pub async fn follows(&self, alice: &Device, bob: &Device, room: &ruma::RoomId) -> Result<()> {
-        bob.join(room, &[self.home.name()?]).await?;
+        let via = [self.home.name()?];
+        let came = bob.join(room, &via).await;
+        let taken_for_invited = came.is_err();
+        self.race(&self.abroad, &REJOINED_AS_INVITED, came)?;
+        if taken_for_invited {
+            bob.join(room, &via).await?;
+        }
         alice.knows_member(room, bob.user_id()).await
     }
 

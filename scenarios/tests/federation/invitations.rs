@@ -19,22 +19,29 @@ pub(crate) struct Invitation {
 
 /// delia makes a room and writes an invitation for alice.
 pub(crate) fn written(cast: &Cast) -> Result<Invitation> {
-    let version = RoomVersionId::V12;
-    let mut room = cast.peer.found(&cast.delia(), &version, "moor")?;
+    let mut room = cast
+        .peer
+        .found(&cast.delia(), &RoomVersionId::V12, "moor")?;
+    let request = written_for(cast, &mut room)?;
+    Ok(Invitation { room, request })
+}
+
+/// delia writes an invitation for alice to a room of hers. It is in the room at once.
+pub(crate) fn written_for(cast: &Cast, room: &mut Room) -> Result<Signed> {
     let alice = cast.alice.user_id().as_str();
     let content = json!({"membership": "invite"});
     let event = cast
         .peer
-        .event(&room, &cast.delia(), "m.room.member", Some(alice), &content)?;
+        .event(room, &cast.delia(), "m.room.member", Some(alice), &content)?;
     let body = json!({
-        "room_version": version.as_str(),
+        "room_version": room.version.as_str(),
         "event": event.json,
         "invite_room_state": room.state(),
     });
     let path = format!("{V2}/invite/{}/{}", room.id, event.id);
     let request = cast.peer.sign("PUT", &path, Some(&body))?;
     room.add(&event);
-    Ok(Invitation { room, request })
+    Ok(request)
 }
 
 /// alice is in that section of a room.

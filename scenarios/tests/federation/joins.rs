@@ -1,16 +1,24 @@
 //! Joins that are not quite as they should be: what the room's server adds to its answer, and what a joining server hands in.
 
+use crate::bridge::lock;
+use crate::invitations::written_for;
 use crate::known::{
-    JOIN_STOPS_AT_A_BAD_EVENT, JOIN_TRUSTS_THE_STATE, MOVES_ITS_OWN_USERS, SIGNS_FOR_ANYBODY,
+    JOIN_STOPS_AT_A_BAD_EVENT, JOIN_TRUSTS_THE_STATE, MOVES_ITS_OWN_USERS, REJOINED_AS_INVITED,
+    SIGNS_FOR_ANYBODY,
 };
+use crate::rooms::server;
 use crate::{Cast, Table, V1, V2, demand, federation, soon};
-use fleet_peer::{Peer, Replied, Room, Sealed, Signing, forge};
+use fleet_peer::{Ask, Gate, Peer, Replied, Room, Sealed, Signing, Visit, forge};
+use futures_util::future::{Either, select};
+use harness::client::Membership;
 use harness::known::Known;
+use harness::probe::{self, ProbeState};
 use harness::scenario::Outcome;
 use harness::{Failure, Result};
 use ruma::canonical_json::CanonicalJsonObject;
 use ruma::{RoomId, RoomVersionId, ServerName};
 use serde_json::{Value, json};
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 
 /// What nobody should read who joins, unless it is properly signed and authorised.
@@ -457,4 +465,146 @@ async fn draws_up(cast: &Cast, garden: &RoomId, make: &str, who: &str) -> Result
         answer.to_string(),
     )?;
     refused(&answer)
+}
+
+/// How often alice goes and comes back. What can go wrong is a race, and a run is to meet it.
+const RETURNS: usize = 3;
+
+/// How many requests alice's server answers meanwhile.
+const OTHER_THINGS: usize = 50;
+
+/// E6. alice leaves a room of delia's and comes back by an invitation, several times. As the servers of a room do, delia's
+/// tells hers of the join as of any other event, and that comes before the join itself is answered: so that her server is
+/// told of the invitation once more, when she is about to be in. She is in the room each time, and where she is taken for
+/// merely invited, joining again brings her in. "Joining rooms", "Checks performed on receipt of a PDU".
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_back_by_an_invitation_is_in_the_room() -> Outcome {
+    federation(async |_, cast| {
+        cast.peer.takes_transactions();
+        let room = cast
+            .peer
+            .found(&cast.delia(), &RoomVersionId::V12, "moor")?;
+        let id = room.id.clone();
+        let room = Arc::new(Mutex::new(room));
+        cast.peer.serves(&room);
+        joins_again(cast, &room).await?;
+        for _ in 0..RETURNS {
+            goes(cast, &room).await?;
+            let invitation = written_for(cast, &mut lock(&room))?;
+            cast.peer.send(&invitation).await?.must()?;
+            let came = comes_back(cast, &room).await;
+            let taken_for_invited = came.is_err();
+            cast.flaws
+                .race(&REJOINED_AS_INVITED, &cast.site.server, came)?;
+            if taken_for_invited {
+                joins_again(cast, &room).await?;
+            }
+            let hello = cast.alice.say(&id, "hello").await?;
+            cast.peer.receives(&[hello], soon()).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// alice joins, and is in the room.
+async fn joins_again(cast: &Cast, room: &Arc<Mutex<Room>>) -> Result<()> {
+    let id = lock(room).id.clone();
+    cast.peer.hosts(room);
+    cast.alice
+        .join_via(id.as_str(), &[server(&cast.peer.name)?])
+        .await?;
+    is_in(cast, &id).await
+}
+
+async fn is_in(cast: &Cast, room: &RoomId) -> Result<()> {
+    let seen = cast.alice.glimpse().await?;
+    let membership = seen.room(room).map(|room| room.membership);
+    demand(
+        membership == Some(Membership::Joined),
+        "be in a room after a join that was granted",
+        format!("{membership:?}"),
+    )
+}
+
+/// alice leaves, and delia's server knows it.
+async fn goes(cast: &Cast, room: &Arc<Mutex<Room>>) -> Result<()> {
+    let id = lock(room).id.clone();
+    let before = cast.peer.transactions().len();
+    cast.alice.leave(&id).await?;
+    let left = probe::until(
+        "delia's server is told that alice left",
+        soon(),
+        async || {
+            let transactions = cast.peer.transactions();
+            let pdus = transactions.iter().skip(before).flat_map(|sent| &sent.pdus);
+            let mut leaves = pdus.filter(|pdu| json!(pdu.json)["content"]["membership"] == "leave");
+            match leaves.next() {
+                Some(leave) => ProbeState::Ready(leave.clone()),
+                None => ProbeState::NotYet("no leave has come".to_owned()),
+            }
+        },
+    )
+    .await?;
+    lock(room).add(&left);
+    Ok(())
+}
+
+/// alice joins; her server is told of her join before it is answered.
+async fn comes_back(cast: &Cast, room: &Arc<Mutex<Room>>) -> Result<()> {
+    let id = lock(room).id.clone();
+    let gate = Gate::closed();
+    cast.peer.hosts_late(room, &gate);
+    let mark = cast.door.mark();
+    let via = [server(&cast.peer.name)?];
+    let tells = async {
+        let what = "alice's server hands in her join";
+        cast.door
+            .until(what, soon(), mark, |visits| asked(visits, &[Ask::SendJoin]))
+            .await?;
+        let join = lock(room)
+            .state_event("m.room.member", cast.alice.user_id().as_str())
+            .ok_or_else(|| Failure::harness("know the join that was handed in"))?;
+        let told = async {
+            let told = cast.peer.deliver(&[&join], &[]).await;
+            gate.open();
+            told?.must()
+        };
+        let goes_on = async {
+            let what = "alice's server asks for what came before her join";
+            cast.door
+                .until(what, soon(), mark, |visits| {
+                    asked(visits, &[Ask::Event, Ask::EventAuth, Ask::StateIds])
+                })
+                .await?;
+            // Nothing shows when it has judged what it was told. It is asked other things for as long as that may take.
+            for _ in 0..OTHER_THINGS {
+                cast.alice.whoami().await?;
+            }
+            gate.open();
+            Ok::<_, Failure>(())
+        };
+        let (told, goes_on) = (pin!(told), pin!(goes_on));
+        match select(told, goes_on).await {
+            // It has taken it without asking.
+            Either::Left((told, _)) => told,
+            Either::Right((gone_on, told)) => {
+                gone_on?;
+                told.await
+            }
+        }
+    };
+    let joins = cast.alice.join_via(id.as_str(), &via);
+    let (joined, told) = tokio::join!(joins, tells);
+    joined?;
+    told?;
+    is_in(cast, &id).await
+}
+
+fn asked(visits: &[Visit], asks: &[Ask]) -> ProbeState<()> {
+    let comes = |visit: &Visit| matches!(visit, Visit::Expected(call) if asks.contains(&call.ask));
+    match visits.iter().any(comes) {
+        true => ProbeState::Ready(()),
+        false => ProbeState::NotYet(format!("{visits:?}")),
+    }
 }

@@ -140,7 +140,7 @@ async fn fails_over(stage: &Stage, cast: &Cast, bad: &Bad, version: &RoomVersion
     cast.peer.receives(&[hello], soon()).await
 }
 
-fn server(name: &str) -> Result<OwnedServerName> {
+pub(crate) fn server(name: &str) -> Result<OwnedServerName> {
     use harness::OrBlame;
     ServerName::parse(name).or_harness(|| format!("name the server `{name}`"))
 }
