@@ -409,6 +409,7 @@ pub const CATALOGUE: &[&Known] = &[
     &federation::PRESENCE_IS_NOT_SENT,
     &federation::REJOINED_AS_INVITED,
     &encryption::TO_DEVICE_IS_TOLD_AGAIN,
+    &encryption::TO_DEVICE_IS_LOST,
     &encryption::BACKUP_WRONG_VERSION,
     &encryption::BACKUP_OF_NOBODY,
     &encryption::BACKUP_KEEPS_THE_NEWEST,

@@ -29,9 +29,22 @@ pub const TO_DEVICE_IS_TOLD_AGAIN: Known = Known {
     server: "conduit",
     entrances: ANYWHERE,
     shows: &[
-        "tell a stream of to-device messages whole, once and in order",
-        "lost: []; told again: [\"",
+        "tell a stream of to-device messages once and in order",
+        "told again: [\"",
     ],
+};
+
+/// F9.
+pub const TO_DEVICE_IS_LOST: Known = Known {
+    id: "to-device-is-lost",
+    what: "a to-device message that comes while its device syncs is never told: a room key that is lost so leaves a conversation unreadable",
+    because: "a message takes its number before it is stored; a sync in between is given a token that covers the number, and with that \
+              token the client acknowledges what it was not told",
+    spec: "Client-Server API, Send-to-Device messaging, Server behaviour: kept until the client has acknowledged it",
+    source: "src/database/key_value/users.rs:762-842; src/api/client_server/sync.rs:183, 575-578",
+    server: "conduit",
+    entrances: ANYWHERE,
+    shows: &["tell every to-device message", "lost: [\""],
 };
 
 /// F11.

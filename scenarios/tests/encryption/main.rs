@@ -252,6 +252,11 @@ impl Cast {
         }
     }
 
+    /// Whether a fault is planted: then it is to blame, and not the server.
+    pub fn is_wrong(&self) -> bool {
+        self.mutant.is_some()
+    }
+
     /// A new device of alice's.
     pub async fn alices(&self, name: &str) -> Result<Device> {
         Device::login(&self.home_way, &self.alice, name).await
