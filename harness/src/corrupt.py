@@ -95,7 +95,8 @@ def corrupt_row():
         rows.close()
         skip(f"no family {order['family']}")
     family = rows.of(order["family"])
-    keys = [key for key in family.keys() if not order.get("key") or key == order["key"].encode()]
+    exact, holding = order.get("key", "").encode(), order.get("holding", "").encode()
+    keys = [key for key, value in family.items() if (not exact or key == exact) and (holding in key or holding in value)]
     if not keys:
         rows.close()
         skip(f"no row in {order['family']}")

@@ -5,7 +5,7 @@
 //! the data before the backup was made, so that the manifest fits and only a drill can know. What is corrupted is drawn
 //! from a seed. That the server starts says nothing: it tolerates torn logs and makes anew what is missing.
 
-use crate::drill::{Sample, Scratch};
+use crate::drill::{Record, Sample, Scratch};
 use crate::failure::{OrBlame, Result};
 use crate::homeserver::Binary;
 use crate::verdict::Blame;
@@ -55,11 +55,19 @@ impl Corruption {
         }
     }
 
-    /// A row of this family is gone from the data; the seed says which.
-    pub fn row_lost(family: &str, seed: u64) -> Self {
+    /// A row of this family that holds this text in its key or value is gone from the data; the seed says which of them.
+    pub fn row_lost(family: &str, holding: &str, seed: u64) -> Self {
         Self {
             place: Place::Source,
-            order: json!({"op": "row", "family": family, "how": "delete", "seed": seed}),
+            order: json!({"op": "row", "family": family, "how": "delete", "holding": holding, "seed": seed}),
+        }
+    }
+
+    /// A file is gone from the data.
+    pub fn file_lost(name: &str) -> Self {
+        Self {
+            place: Place::Source,
+            order: json!({"op": "remove", "file": name, "seed": 0}),
         }
     }
 }
@@ -123,7 +131,7 @@ fn number(rng: &mut Rng) -> u64 {
 
 /// The families of rows whose loss a user, another server or the operator would notice (Conduit
 /// `src/database/mod.rs:305-410`).
-const FAMILIES: [&str; 26] = [
+const FAMILIES: [&str; 32] = [
     "alias_roomid",
     "backupid_algorithm",
     "backupkeyid_backup",
@@ -138,15 +146,21 @@ const FAMILIES: [&str; 26] = [
     "roomuserid_joined",
     "roomuserdataid_accountdata",
     "roomusertype_roomuserdataid",
+    "senderkey_pusher",
     "servernamemediaid_metadata",
     "shorteventid_eventid",
+    "shorteventid_shortstatehash",
     "shortstatehash_statediff",
     "shortstatekey_statekey",
+    "statekey_shortstatekey",
     "token_userdeviceid",
     "userdeviceid_metadata",
     "userid_avatarurl",
     "userid_displayname",
+    "userid_masterkeyid",
     "userid_password",
+    "userid_selfsigningkeyid",
+    "userid_usersigningkeyid",
     "userroomid_invitestate",
     "userroomid_joined",
     "global",
@@ -402,6 +416,11 @@ impl Bench {
         })
     }
 
+    /// What the site of the sample was.
+    pub fn record(&self) -> &Record {
+        &self.sample.record
+    }
+
     /// Corrupts, restores and looks. `None` where there was nothing of that kind to corrupt.
     ///
     /// # Errors
@@ -442,7 +461,7 @@ impl Bench {
         };
         let restore = format!(
             "systemctl stop conduit.service; systemctl reset-failed conduit.service 2>/dev/null; \
-             timeout 120 /opt/conduit/scripts/restore.sh {arguments} --replace --server-name {}",
+             timeout 120 /opt/conduit/scripts/restore.sh {arguments} --replace --drain 0 --server-name {}",
             self.scratch.site.name
         );
         let answer = self.scratch.site.host.try_shell(&restore).await?;

@@ -612,11 +612,8 @@ impl Client {
         kind: &str,
         key: &str,
     ) -> Result<Answer<Value>, Failure> {
-        let request = get_state_event_for_key::v3::Request::new(
-            room.to_owned(),
-            kind.into(),
-            key.to_owned(),
-        );
+        let request =
+            get_state_event_for_key::v3::Request::new(room.to_owned(), kind.into(), key.to_owned());
         let what = format!("read the state `{kind}` `{key}` of `{room}`");
         let answer = self.try_call(what, request, self.limits().call).await?;
         self.read(answer, |response| {
