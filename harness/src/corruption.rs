@@ -122,6 +122,8 @@ pub struct Score {
     pub trials: Vec<Trial>,
     /// Names what was drawn.
     pub seed: u64,
+    /// Those of which nothing was found out, and why; they are in no figure.
+    pub undecided: Vec<String>,
 }
 
 /// What `corrupt.py` calculates with fits into JSON's integers.
@@ -416,6 +418,11 @@ impl Bench {
         })
     }
 
+    /// The machine that it happens on; after something was [put](Self::put) there and nobody refused it, it serves the site.
+    pub fn scratch(&self) -> &Scratch {
+        &self.scratch
+    }
+
     /// What the site of the sample was.
     pub fn record(&self) -> &Record {
         &self.sample.record
@@ -584,11 +591,11 @@ impl Score {
     /// Draws and puts corruptions until so many were made.
     ///
     /// # Errors
-    /// Where one of them found nothing out.
+    /// Where one in ten found nothing out: then it is the bench that is broken.
     pub async fn take(bench: &Bench, seed: u64, count: usize) -> Result<Self> {
         let mut score = Self {
             seed,
-            trials: Vec::new(),
+            ..Self::default()
         };
         let task = ui::Task::begin(1, format!("corrupt a backup in {count} ways"));
         // Some of those drawn find nothing of their kind.
@@ -596,7 +603,19 @@ impl Score {
             if score.trials.len() == count {
                 break;
             }
-            if let Some(trial) = bench.put(&corruption).await? {
+            let put = match bench.put(&corruption).await {
+                Err(failure) if score.undecided.len() * 10 < count => {
+                    ui::say(format!("  {failure}"));
+                    let lost = format!(
+                        "{} {}: {}",
+                        corruption.place, corruption.order, failure.what
+                    );
+                    score.undecided.push(lost);
+                    continue;
+                }
+                put => put?,
+            };
+            if let Some(trial) = put {
                 if trial.caught.is_empty() {
                     ui::say(format!("  {trial}"));
                 }
@@ -653,6 +672,9 @@ impl fmt::Display for Score {
                 .filter_map(|catcher| Some(format!("{} {}", row.get(catcher)?, catcher.name())))
                 .collect();
             writeln!(f, "  {place}: {all}, caught by: {}", by.join(", "))?;
+        }
+        for lost in &self.undecided {
+            writeln!(f, "  undecided: {lost}")?;
         }
         for trial in self.survivors() {
             let harmless = if trial.harmless { " (harmless)" } else { "" };

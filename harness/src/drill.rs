@@ -491,6 +491,19 @@ impl Sample {
     /// # Errors
     /// Whatever keeps it from being made.
     pub async fn make(world: &World, conduit: &Binary, directory: &Path) -> Result<Self> {
+        Self::make_with(world, conduit, directory, async |_| Ok(())).await
+    }
+
+    /// The same with something more that happens on the site before it is recorded.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being made.
+    pub async fn make_with(
+        world: &World,
+        conduit: &Binary,
+        directory: &Path,
+        more: impl AsyncFnOnce(&Site) -> Result<()>,
+    ) -> Result<Self> {
         let site = world.site(authority::PRODUCTION_NAME, conduit).await?;
         site.follow("bootstrap.md", &[]).await?;
         let mut fleet = Fleet::settle(&site).await?;
@@ -518,6 +531,7 @@ impl Sample {
             .shell("cat /opt/conduit/secrets/alexander.password")
             .await?;
         furnish(&fleet, &password).await?;
+        more(&site).await?;
         let census = Census::take(&fleet.clients[0]).await?;
         let fingerprint = fleet.fingerprint(&site).await?;
         let snapshot = site.follow("backup.md", &[]).await?.result("SNAPSHOT")?;
