@@ -211,6 +211,15 @@ impl Record {
             list.extend(
                 gone.map(|event| format!("room `{}`: event `{event}` is missing", room.label)),
             );
+            for (event, old) in &room.reached {
+                let now = now.reached.get(event).map(|now| &now.answer);
+                if let Some(now) = now.filter(|now| **now != old.answer) {
+                    list.push(format!(
+                        "room `{}`: event `{event}` by its id: {} -> {now}",
+                        room.label, old.answer
+                    ));
+                }
+            }
         }
         for (uri, media) in &old.media {
             if let (Media::Held { .. }, Some(now @ Media::Refused(_))) = (media, new.media.get(uri))
@@ -482,6 +491,19 @@ impl Sample {
     /// # Errors
     /// Whatever keeps it from being made.
     pub async fn make(world: &World, conduit: &Binary, directory: &Path) -> Result<Self> {
+        Self::make_with(world, conduit, directory, async |_| Ok(())).await
+    }
+
+    /// The same with something more that happens on the site before it is recorded.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being made.
+    pub async fn make_with(
+        world: &World,
+        conduit: &Binary,
+        directory: &Path,
+        more: impl AsyncFnOnce(&Site) -> Result<()>,
+    ) -> Result<Self> {
         let site = world.site(authority::PRODUCTION_NAME, conduit).await?;
         site.follow("bootstrap.md", &[]).await?;
         let mut fleet = Fleet::settle(&site).await?;
@@ -504,7 +526,12 @@ impl Sample {
         )
         .await?;
         fleet.clients.push(canary);
-        furnish(&fleet).await?;
+        let password = site
+            .host
+            .shell("cat /opt/conduit/secrets/alexander.password")
+            .await?;
+        furnish(&fleet, &password).await?;
+        more(&site).await?;
         let census = Census::take(&fleet.clients[0]).await?;
         let fingerprint = fleet.fingerprint(&site).await?;
         let snapshot = site.follow("backup.md", &[]).await?.result("SNAPSHOT")?;
@@ -539,8 +566,8 @@ async fn take_away(host: &Host, to: &Path) -> Result<()> {
     crate::docker::copy(&from, &to.display().to_string()).await
 }
 
-/// One of everything that a backup must not lose and that talk alone does not make.
-async fn furnish(fleet: &Fleet) -> Result<()> {
+/// One of everything that a backup must not lose and that talk alone does not make; the password is alexander's.
+async fn furnish(fleet: &Fleet, password: &str) -> Result<()> {
     let [admin, alexander, _, timmy, canary] = fleet.clients.as_slice() else {
         return Err(Failure::harness("furnish a site with another cast"));
     };
@@ -588,6 +615,37 @@ async fn furnish(fleet: &Fleet) -> Result<()> {
             "signatures": {},
         }))
         .await?;
+    let signing = |usage: &str, key: &str| {
+        let name = format!("ed25519:{key}");
+        json!({"user_id": me, "usage": [usage], "keys": {name: key}})
+    };
+    let identity = json!({
+        "master_key": signing("master", "bWFzdGVy"),
+        "self_signing_key": signing("self_signing", "c2VsZg"),
+        "user_signing_key": signing("user_signing", "dXNlcg"),
+        "auth": {
+            "type": "m.login.password", "password": password,
+            "identifier": {"type": "m.id.user", "user": me},
+        },
+    });
+    put(
+        alexander,
+        Method::POST,
+        "/_matrix/client/v3/keys/device_signing/upload",
+        identity,
+    )
+    .await?;
+    let pusher = json!({
+        "pushkey": "key-of-the-lab", "kind": "http", "app_id": "org.example.lab", "app_display_name": "Lab",
+        "device_display_name": "phone", "lang": "en", "data": {"url": "https://push.invalid/_matrix/push/v1/notify"},
+    });
+    put(
+        timmy,
+        Method::POST,
+        "/_matrix/client/v3/pushers/set",
+        pusher,
+    )
+    .await?;
     let version = put(
         alexander,
         Method::POST,

@@ -6,14 +6,17 @@
 //!
 //! Covered: server name, signing keys; of each account: whether its sessions are still valid, profile, devices, end-to-end
 //! encryption keys, key backup, account data, push rules, memberships and invitations; of each room: whole current state,
-//! aliases, whether it is published, and the whole timeline as each account sees it; and the bytes of the site's own media that
-//! occur in any of these, as well as those that the caller lists.
+//! aliases, whether it is published, and the whole timeline as each account sees it; the bytes of the site's own media that
+//! occur in any of these, as well as those that the caller lists; and whether the same things are found by the other ways that
+//! lead to them ([`lookup`]).
 //!
 //! Left out, because it changes while nobody does anything, or says nothing about what was kept: when and where a device was
 //! last seen, sync and page tokens, `unsigned`, unread counts, receipts, typing, presence, one-time keys (they are used up),
 //! and to-device messages.
 //!
 //! Taking one is not atomic: on a site where others talk meanwhile, two fingerprints differ by what they said.
+
+mod lookup;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,7 +39,9 @@ use crate::client::{
 const AT_A_TIME: usize = 32;
 
 /// The form of a serialised fingerprint; another number is another meaning.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
+/// The oldest form that can still be compared with: it lacks what was not asked for then, and that is left out.
+pub const OLDEST: u32 = 2;
 
 /// A hash of JSON: SHA-256 over its canonical form, in lower-case hexadecimal.
 pub type Hash = String;
@@ -57,6 +62,9 @@ pub struct Fingerprint {
     pub rooms: BTreeMap<OwnedRoomId, Room>,
     /// The media: the site's own that occur in rooms and profiles, and those that the caller listed.
     pub media: BTreeMap<OwnedMxcUri, Media>,
+    /// What the server says of the files that it has: type and name. Since format 3.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub media_labels: BTreeMap<OwnedMxcUri, String>,
 }
 
 /// One account.
@@ -103,6 +111,9 @@ pub struct View {
     pub joined: BTreeSet<OwnedRoomId>,
     /// The rooms that the user is invited to.
     pub invited: BTreeSet<OwnedRoomId>,
+    /// What single requests answer, by what was asked for. Since format 3.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub answers: BTreeMap<String, String>,
 }
 
 /// A server-side key backup. Client-Server API, "Server-side key backups".
@@ -135,6 +146,24 @@ pub struct Room {
     pub events: BTreeMap<OwnedEventId, Print>,
     /// What each account sees, oldest first.
     pub timelines: BTreeMap<OwnedUserId, Vec<OwnedEventId>>,
+    /// What single requests answer, by what was asked for. Since format 3.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub answers: BTreeMap<String, String>,
+    /// The newest events, asked for by their ids. Since format 3.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reached: BTreeMap<OwnedEventId, Reach>,
+}
+
+/// What is found by an event's id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reach {
+    /// Whether it is the event of the timeline, or how the server refuses it.
+    pub answer: String,
+    /// The hash of the ids of the room's state before it, where that was asked for.
+    pub state: Option<Hash>,
+    /// What an account that is not a member is answered, where there is one.
+    pub stranger: Option<String>,
 }
 
 /// The fingerprint of one event.
@@ -226,6 +255,8 @@ pub enum Facet {
     Order,
     /// A file.
     Media,
+    /// The answer to a request for one thing by its name.
+    Lookup,
 }
 
 impl fmt::Display for Difference {
@@ -314,14 +345,22 @@ impl Fingerprint {
                 rooms.insert(id, room);
             }
         }
+        for (id, room) in &mut rooms {
+            let outside = |client: &&&Client| !room.timelines.contains_key(client.user_id());
+            let stranger = speakers.values().find(outside).copied();
+            room.reached = lookup::events(&speakers, stranger, id, room).await?;
+        }
 
-        let mut media = BTreeMap::new();
+        let (mut media, mut media_labels) = (BTreeMap::new(), BTreeMap::new());
         if let Some(client) = speakers.values().next() {
             for some in uris.into_iter().collect::<Vec<_>>().chunks(AT_A_TIME) {
                 let files = some
                     .iter()
                     .map(|uri| async move { Ok((uri.clone(), file(client, uri).await?)) });
-                media.extend(try_join_all(files).await?);
+                for (uri, (file, label)) in try_join_all(files).await? {
+                    media_labels.extend(label.map(|label| (uri.clone(), label)));
+                    media.insert(uri, file);
+                }
             }
         }
         Ok(Self {
@@ -331,6 +370,7 @@ impl Fingerprint {
             accounts,
             rooms,
             media,
+            media_labels,
         })
     }
 
@@ -367,7 +407,8 @@ impl Fingerprint {
         let mut list = List::default();
         let names = Names(self, after);
         let site = format!("site `{}`", self.server_name);
-        if self.format != after.format {
+        let known = |site: &Self| (OLDEST..=FORMAT).contains(&site.format);
+        if self.format != after.format && !(known(self) && known(after)) {
             let detail = format!(
                 "fingerprints of format {} and {} cannot be compared",
                 self.format, after.format
@@ -438,6 +479,10 @@ impl Fingerprint {
             };
             list.add(Facet::Media, &subject, detail);
         }
+        for (uri, old, new) in asked_twice(&self.media_labels, &after.media_labels) {
+            let detail = format!("is called {new}, was {old}");
+            list.add(Facet::Media, &format!("media `{uri}`"), detail);
+        }
         list.0
     }
 }
@@ -495,6 +540,19 @@ fn changes<'a, K: Ord, V: PartialEq>(
         .chain(new)
         .filter(|(_, change)| change.differs())
         .collect()
+}
+
+/// What was asked for both times and answered in two ways. What was asked for once only is named where it comes from, or was
+/// asked for by a newer program.
+fn asked_twice<'a, K: Ord, V: PartialEq>(
+    before: &'a BTreeMap<K, V>,
+    after: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = (&'a K, &'a V, &'a V)> {
+    let changes = changes(before, after).into_iter();
+    changes.filter_map(|(key, change)| match change {
+        Change::Kept(old, new) => Some((key, old, new)),
+        Change::Lost(_) | Change::New(_) => None,
+    })
 }
 
 /// Whether a room is missing only because nobody who saw it can look any more, which is named elsewhere: the account's session is
@@ -648,6 +706,18 @@ fn account_differences(
             );
         }
     }
+    answer_differences(&before.answers, &after.answers, subject, list);
+}
+
+fn answer_differences(
+    before: &BTreeMap<String, String>,
+    after: &BTreeMap<String, String>,
+    subject: &str,
+    list: &mut List,
+) {
+    for (name, old, new) in asked_twice(before, after) {
+        list.add(Facet::Lookup, subject, format!("{name}: {old} -> {new}"));
+    }
 }
 
 fn hashes(
@@ -694,6 +764,26 @@ impl Print {
     }
 }
 
+impl Reach {
+    fn differences(&self, after: &Self) -> Vec<String> {
+        let mut list = Vec::new();
+        if self.answer != after.answer {
+            list.push(format!("by its id: {} -> {}", self.answer, after.answer));
+        }
+        if let (Some(old), Some(new)) = (&self.stranger, &after.stranger)
+            && old != new
+        {
+            list.push(format!("for an account outside the room: {old} -> {new}"));
+        }
+        if let (Some(old), Some(new)) = (&self.state, &after.state)
+            && old != new
+        {
+            list.push("has another state of the room before it".to_owned());
+        }
+        list
+    }
+}
+
 impl Room {
     fn subject(&self) -> String {
         format!("room `{}`", self.label)
@@ -721,6 +811,12 @@ impl Room {
         }
         self.state_differences(after, &subject, list);
         self.event_differences(after, &subject, list);
+        answer_differences(&self.answers, &after.answers, &subject, list);
+        for (id, old, new) in asked_twice(&self.reached, &after.reached) {
+            for detail in old.differences(new) {
+                list.add(Facet::Lookup, &subject, format!("event `{id}` {detail}"));
+            }
+        }
         // Accounts that see the room in both. One that lost or gained it is named as a difference of that account.
         for (user, old) in &self.timelines {
             if let Some(new) = after.timelines.get(user) {
@@ -930,12 +1026,16 @@ async fn session(client: &Client) -> Result<Session, Failure> {
 
 async fn view(client: &Client) -> Result<View, Failure> {
     let me = client.user_id();
-    let (profile, devices, keys, key_backup, seen, push_rules, joined) = tokio::try_join!(
+    let (profile, devices, keys, key_backup, (seen, answers), push_rules, joined) = tokio::try_join!(
         async { found(client.try_profile(me).await?) },
         client.devices(),
         client.keys_of(me),
         key_backup(client),
-        client.glimpse(),
+        async {
+            let seen = client.glimpse().await?;
+            let answers = lookup::account(client, &seen).await?;
+            Ok((seen, answers))
+        },
         push_rules(client),
         client.joined_rooms(),
     )?;
@@ -974,6 +1074,7 @@ async fn view(client: &Client) -> Result<View, Failure> {
         push_rules,
         joined: joined.into_iter().collect(),
         invited: invited.map(|(id, _)| id.clone()).collect(),
+        answers,
     })
 }
 
@@ -1042,6 +1143,7 @@ async fn room(
         }
     }
 
+    let answers = lookup::room(one, id, &state).await?;
     let mut media = BTreeSet::new();
     let label = label(id, &state);
     let mut room = Room {
@@ -1051,6 +1153,8 @@ async fn room(
         state: BTreeMap::new(),
         events: BTreeMap::new(),
         timelines: BTreeMap::new(),
+        answers,
+        reached: BTreeMap::new(),
     };
     for event in &state {
         find_media(&event.content, &mut media);
@@ -1090,17 +1194,32 @@ fn label(id: &OwnedRoomId, state: &[Event]) -> String {
         .unwrap_or_else(|| id.to_string())
 }
 
-async fn file(client: &Client, uri: &OwnedMxcUri) -> Result<Media, Failure> {
-    let answer = client.try_download(uri).await?;
+/// A file, and what the server calls it.
+async fn file(client: &Client, uri: &OwnedMxcUri) -> Result<(Media, Option<String>), Failure> {
+    Ok(match heard(client.try_download(uri).await?)? {
+        Ok(media) => {
+            let kind = media.content_type.as_deref().unwrap_or("nothing");
+            let name = media.disposition.as_deref().unwrap_or("nothing");
+            let label = format!("`{kind}` and `{name}`");
+            let held = Media::Held {
+                sha256: sha256(&media.bytes),
+                bytes: media.bytes.len() as u64,
+            };
+            (held, Some(label))
+        }
+        Err(refused) => (Media::Refused(refused), None),
+    })
+}
+
+/// The value, or how the server refuses it. A 5xx in Matrix's own form is the homeserver's word on what was asked for: it cannot
+/// read it. One of a proxy says nothing.
+fn heard<T>(answer: Answer<T>) -> Result<Result<T, String>, Failure> {
     let asked = answer.asked.clone();
     match answer.outcome {
-        Ok(media) => Ok(Media::Held {
-            sha256: sha256(&media.bytes),
-            bytes: media.bytes.len() as u64,
-        }),
-        Err(refusal) if refusal.status < 500 => Ok(Media::Refused(short(&refusal))),
-        // A 5xx in Matrix's own form is the homeserver's word on this file: it cannot read it. One of a proxy says nothing.
-        Err(refusal) if refusal.errcode.is_some() => Ok(Media::Refused(short(&refusal))),
+        Ok(value) => Ok(Ok(value)),
+        Err(refusal) if refusal.status < 500 || refusal.errcode.is_some() => {
+            Ok(Err(short(&refusal)))
+        }
         Err(refusal) => Err(Failure::new(asked, Cause::Refused(refusal), answer.took)),
     }
 }

@@ -24,7 +24,7 @@ use matrix_sdk::ruma::{
     OwnedTransactionId, OwnedUserId, RoomId, RoomVersionId, ServerName, TransactionId, UInt,
     UserId,
 };
-use matrix_sdk::{Client, Room, RoomState};
+use matrix_sdk::{Client, Room, RoomState, SessionMeta, SessionTokens};
 use matrix_sdk_crypto::CollectStrategy;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -187,10 +187,7 @@ impl Device {
     ) -> Result<Self> {
         let habits = habits.into();
         let name = format!("{}'s {name}", account.name);
-        let store = tempfile::Builder::new()
-            .prefix("fleet-device-")
-            .tempdir()
-            .or_environment(|| format!("make a directory for the store of {name}"))?;
+        let store = new_store(&name)?;
         let client = open(way, store.path(), &habits, &name).await?;
         let auth = client.matrix_auth();
         let login = auth
@@ -213,6 +210,41 @@ impl Device {
             }),
         };
         let device = Self::of(client, kept);
+        device.has_one_time_keys(1).await?;
+        Ok(device)
+    }
+
+    /// A new device with an empty store, of a session that somebody else logged in and nobody has used for encryption.
+    /// Returns once its keys are on the server.
+    ///
+    /// # Errors
+    /// When the server does not take the session or the keys.
+    pub async fn of_session(
+        way: &Way,
+        session: &harness::client::Session,
+        name: &str,
+    ) -> Result<Self> {
+        let store = new_store(name)?;
+        let kept = Closed {
+            way: way.clone(),
+            name: name.to_owned(),
+            session: MatrixSession {
+                meta: SessionMeta {
+                    user_id: session.user_id.clone(),
+                    device_id: session.device_id.clone(),
+                },
+                tokens: SessionTokens {
+                    access_token: session.access_token.clone(),
+                    refresh_token: None,
+                },
+            },
+            habits: Habits::default(),
+            store: Arc::new(Store {
+                path: store.path().to_owned(),
+                _temporary: Some(store),
+            }),
+        };
+        let device = Self::reopened(kept).await?;
         device.has_one_time_keys(1).await?;
         Ok(device)
     }
@@ -780,6 +812,13 @@ tokio::task_local! {
 /// How long a wait may last here.
 pub fn soon() -> Duration {
     HASTE.try_with(|haste| *haste).unwrap_or(SOON)
+}
+
+fn new_store(name: &str) -> Result<TempDir> {
+    tempfile::Builder::new()
+        .prefix("fleet-device-")
+        .tempdir()
+        .or_environment(|| format!("make a directory for the store of {name}"))
 }
 
 async fn open(way: &Way, store: &Path, habits: &Habits, name: &str) -> Result<Client> {

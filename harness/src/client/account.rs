@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use ruma::{
-    DeviceId, MxcUri, OwnedDeviceId, OwnedMxcUri, UserId,
+    DeviceId, MxcUri, OwnedDeviceId, OwnedMxcUri, RoomId, UserId,
     api::client::{
-        config::{get_global_account_data, set_global_account_data},
+        config::{get_global_account_data, get_room_account_data, set_global_account_data},
         device::{delete_device, get_devices, update_device},
         keys::get_keys,
         profile::{get_profile, set_profile_field},
@@ -213,6 +213,27 @@ impl Client {
                 self.limits().call,
             )
             .await?;
+        self.read(answer, |response| {
+            serde_json::from_str(response.account_data.json().get())
+        })
+    }
+
+    /// Account data of a type that belongs to a room, or the refusal (404 where there is none).
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn try_room_account_data(
+        &self,
+        room: &RoomId,
+        kind: &str,
+    ) -> Result<Answer<Value>, Failure> {
+        let request = get_room_account_data::v3::Request::new(
+            self.user_id().to_owned(),
+            room.to_owned(),
+            kind.into(),
+        );
+        let what = format!("read the account data `{kind}` of `{room}`");
+        let answer = self.try_call(what, request, self.limits().call).await?;
         self.read(answer, |response| {
             serde_json::from_str(response.account_data.json().get())
         })

@@ -20,6 +20,8 @@ pub struct Media {
     pub bytes: Bytes,
     /// `Content-Type` as the server gave it.
     pub content_type: Option<String>,
+    /// `Content-Disposition` as the server gave it: the name of the file.
+    pub disposition: Option<String>,
 }
 
 impl Media {
@@ -92,6 +94,7 @@ impl Client {
         Ok(answer.map(|response| Media {
             bytes: response.file.into(),
             content_type: response.content_type,
+            disposition: response.content_disposition.map(|name| name.to_string()),
         }))
     }
 
@@ -107,6 +110,7 @@ impl Client {
         Ok(answer.map(|response| Media {
             bytes: response.file.into(),
             content_type: response.content_type,
+            disposition: response.content_disposition.map(|name| name.to_string()),
         }))
     }
 

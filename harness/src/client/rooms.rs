@@ -7,15 +7,16 @@ use ruma::{
     RoomAliasId, RoomId, UserId,
     api::client::{
         alias::{create_alias, delete_alias, get_alias},
+        context::get_context,
         directory::{get_room_visibility, set_room_visibility},
         membership::{
             ban_user, forget_room, get_member_events, invite_user, join_room_by_id_or_alias,
-            joined_rooms, kick_user, leave_room, unban_user,
+            joined_members, joined_rooms, kick_user, leave_room, unban_user,
         },
         message::{get_message_events, send_message_event},
         redact::redact_event,
         room::{Visibility, aliases, create_room, get_room_event},
-        state::{get_state_events, send_state_event},
+        state::{get_state_event_for_key, get_state_events, send_state_event},
     },
     serde::Raw,
     uint,
@@ -578,6 +579,65 @@ impl Client {
             )
             .await?;
         self.read(answer, |response| Event::read(&response.event))
+    }
+
+    /// One event of a room and the state of the room before it. Client-Server API, "Event context". Hands back the answer.
+    ///
+    /// # Errors
+    /// When there is no answer, or it holds no event.
+    pub async fn try_context(
+        &self,
+        room: &RoomId,
+        event: &ruma::EventId,
+    ) -> Result<Answer<(Event, Vec<Event>)>, Failure> {
+        let mut request = get_context::v3::Request::new(room.to_owned(), event.to_owned());
+        request.limit = uint!(0);
+        let what = format!("read `{event}` of `{room}` in its context");
+        let answer = self.try_call(what, request, self.limits().call).await?;
+        self.read(answer, |response| {
+            let event = response.event.as_ref().map(Event::read).transpose()?;
+            let event = event.ok_or_else(|| serde::de::Error::missing_field("event"))?;
+            let state: serde_json::Result<_> = response.state.iter().map(Event::read).collect();
+            Ok((event, state?))
+        })
+    }
+
+    /// The content of one piece of a room's state. Client-Server API, "Getting events for a room". Hands back the answer.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn try_state(
+        &self,
+        room: &RoomId,
+        kind: &str,
+        key: &str,
+    ) -> Result<Answer<Value>, Failure> {
+        let request =
+            get_state_event_for_key::v3::Request::new(room.to_owned(), kind.into(), key.to_owned());
+        let what = format!("read the state `{kind}` `{key}` of `{room}`");
+        let answer = self.try_call(what, request, self.limits().call).await?;
+        self.read(answer, |response| {
+            serde_json::from_str(response.event_or_content.get())
+        })
+    }
+
+    /// Who is joined to a room, each with what is shown of them. Client-Server API, "Room membership". Hands back the answer.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn try_joined_members(
+        &self,
+        room: &RoomId,
+    ) -> Result<Answer<BTreeMap<String, Value>>, Failure> {
+        let request = joined_members::v3::Request::new(room.to_owned());
+        let what = format!("list who is joined to `{room}`");
+        let answer = self.try_call(what, request, self.limits().call).await?;
+        self.read(answer, |response| {
+            let members = response.joined.into_iter();
+            members
+                .map(|(user, member)| Ok((user.to_string(), serde_json::to_value(member)?)))
+                .collect()
+        })
     }
 
     /// The whole current state of a room. Client-Server API, "Getting events for a room". Must succeed.

@@ -62,6 +62,8 @@ pub struct RoomSeen {
     pub limited: bool,
     /// The state by type and key, from the state and timeline sections. Of a room that the user is invited to: none.
     pub state: BTreeMap<(String, String), Event>,
+    /// What an invitation shows of the room.
+    pub invite_state: Vec<Value>,
     /// Room account data, the newest content of each type.
     pub account_data: BTreeMap<String, Value>,
     /// Ephemeral events (typing, receipts), the newest content of each type.
@@ -88,6 +90,7 @@ impl RoomSeen {
             timeline: Vec::new(),
             limited: false,
             state: BTreeMap::new(),
+            invite_state: Vec::new(),
             account_data: BTreeMap::new(),
             ephemeral: BTreeMap::new(),
         }
@@ -147,10 +150,12 @@ impl Seen {
             seen.take_timeline(&room.timeline, &room.state)?;
             note(&mut seen.account_data, &room.account_data.events)?;
         }
-        rooms
-            .invite
-            .into_keys()
-            .for_each(|id| _ = self.enter(id, Membership::Invited));
+        for (id, room) in rooms.invite {
+            let shown = room.invite_state.events.iter();
+            self.enter(id, Membership::Invited).invite_state = shown
+                .map(|event| serde_json::from_str(event.json().get()))
+                .collect::<serde_json::Result<_>>()?;
+        }
         rooms
             .knock
             .into_keys()

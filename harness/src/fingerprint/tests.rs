@@ -51,6 +51,19 @@ fn view() -> View {
         push_rules: [("override/.m.rule.master".to_owned(), "p".to_owned())].into(),
         joined: [room_id()].into(),
         invited: [OwnedRoomId::try_from("!party:vale.test").unwrap()].into(),
+        answers: answered("the list of pushers", "empty"),
+    }
+}
+
+fn answered(name: &str, answer: &str) -> BTreeMap<String, String> {
+    [(name.to_owned(), answer.to_owned())].into()
+}
+
+fn reached() -> Reach {
+    Reach {
+        answer: "found".to_owned(),
+        state: Some("s1".to_owned()),
+        stranger: Some("403".to_owned()),
     }
 }
 
@@ -94,6 +107,8 @@ fn sample() -> Fingerprint {
             .map(|(name, kind)| (event_id(name), print(name, kind)))
             .collect(),
         timelines: [(user("alice"), timeline.clone()), (user("bob"), timeline)].into(),
+        answers: answered("member `@bob:vale.test`", "listed"),
+        reached: [(event_id("hello"), reached())].into(),
     };
     let held = |hash: &str| Media::Held {
         sha256: hash.to_owned(),
@@ -114,6 +129,7 @@ fn sample() -> Fingerprint {
             ("mxc://vale.test/rose".into(), held("f1")),
         ]
         .into(),
+        media_labels: [("mxc://vale.test/rose".into(), "a picture".to_owned())].into(),
     }
 }
 
@@ -135,6 +151,10 @@ fn hello(site: &mut Fingerprint) -> &mut Print {
     garden(site).events.get_mut(&event_id("hello")).unwrap()
 }
 
+fn hello_reached(site: &mut Fingerprint) -> &mut Reach {
+    garden(site).reached.get_mut(&event_id("hello")).unwrap()
+}
+
 fn alices_timeline(site: &mut Fingerprint) -> &mut Vec<OwnedEventId> {
     garden(site).timelines.get_mut(&user("alice")).unwrap()
 }
@@ -142,9 +162,9 @@ fn alices_timeline(site: &mut Fingerprint) -> &mut Vec<OwnedEventId> {
 /// What is changed, and the one difference that must be named for it.
 const CHANGES: &[(Change, Facet, &str)] = &[
     (
-        |f| f.format = 3,
+        |f| f.format = 4,
         Facet::Format,
-        "site `vale.test`: fingerprints of format 2 and 3 cannot be compared",
+        "site `vale.test`: fingerprints of format 3 and 4 cannot be compared",
     ),
     (
         |f| f.server_name = "hill.test".to_owned(),
@@ -427,6 +447,40 @@ const CHANGES: &[(Change, Facet, &str)] = &[
         Facet::Media,
         "media `mxc://vale.test/rose`: is not mentioned any more",
     ),
+    (
+        |f| {
+            _ = f
+                .media_labels
+                .insert("mxc://vale.test/rose".into(), "a text".to_owned())
+        },
+        Facet::Media,
+        "media `mxc://vale.test/rose`: is called a text, was a picture",
+    ),
+    (
+        |f| alices_view(f).answers = answered("the list of pushers", "full"),
+        Facet::Lookup,
+        "account `@alice:vale.test`: the list of pushers: empty -> full",
+    ),
+    (
+        |f| garden(f).answers = answered("member `@bob:vale.test`", "not listed"),
+        Facet::Lookup,
+        "room `#garden:vale.test`: member `@bob:vale.test`: listed -> not listed",
+    ),
+    (
+        |f| hello_reached(f).answer = "404".to_owned(),
+        Facet::Lookup,
+        "room `#garden:vale.test`: event `$hello` by its id: found -> 404",
+    ),
+    (
+        |f| hello_reached(f).stranger = Some("shown".to_owned()),
+        Facet::Lookup,
+        "room `#garden:vale.test`: event `$hello` for an account outside the room: 403 -> shown",
+    ),
+    (
+        |f| hello_reached(f).state = Some("s2".to_owned()),
+        Facet::Lookup,
+        "room `#garden:vale.test`: event `$hello` has another state of the room before it",
+    ),
 ];
 
 #[test]
@@ -471,8 +525,30 @@ fn every_facet_has_a_change_that_shows_it() {
         "visibility",
         "order",
         "media",
+        "lookup",
     ]));
     assert_eq!(shown, all.unwrap().into_iter().collect());
+}
+
+/// A record that an older drill kept holds no answers: what it holds is compared, and nothing is taken for missing or new.
+#[test]
+fn a_fingerprint_of_the_format_before_is_compared_in_what_it_holds() {
+    let mut written = serde_json::to_value(sample()).unwrap();
+    written["format"] = json!(2);
+    written.as_object_mut().unwrap().remove("media_labels");
+    for account in written["accounts"].as_object_mut().unwrap().values_mut() {
+        account["view"].as_object_mut().unwrap().remove("answers");
+    }
+    for room in written["rooms"].as_object_mut().unwrap().values_mut() {
+        for since in ["answers", "reached"] {
+            room.as_object_mut().unwrap().remove(since);
+        }
+    }
+    let old: Fingerprint = serde_json::from_value(written).unwrap();
+    assert_eq!(old.differences(&sample()), []);
+    let mut changed = sample();
+    alices_view(&mut changed).display_name = None;
+    assert_eq!(old.differences(&changed).len(), 1);
 }
 
 #[test]
