@@ -53,6 +53,9 @@ struct Mutant {
 const BACKUP: &str = "/opt/conduit/scripts/backup.sh";
 const RESTORE: &str = "/opt/conduit/scripts/restore.sh";
 
+/// The whole script goes on with what the broken one has begun.
+const FINISH: &str = "systemctl stop conduit.service; scripts/restore.sh latest --drain 0";
+
 /// One for each invariant.
 const MUTANTS: [Mutant; 6] = [
     Mutant {
@@ -69,7 +72,7 @@ const MUTANTS: [Mutant; 6] = [
         file: RESTORE,
         edit: r#"s|^  step swap$|  cp -a "$WORK/data/." "$DATA/"; step swap|"#,
         fault: || Fault::kill(Script::Restore, "swap", false),
-        mend: "true",
+        mend: FINISH,
     },
     Mutant {
         what: "a snapshot is listed before it is made",
@@ -101,7 +104,7 @@ const MUTANTS: [Mutant; 6] = [
         file: RESTORE,
         edit: r#"s/^resume() {$/resume() { fail 1 "there is a journal"/"#,
         fault: || Fault::kill(Script::Restore, "site", true),
-        mend: "scripts/restore.sh latest --drain 0",
+        mend: FINISH,
     },
 ];
 
@@ -125,6 +128,7 @@ async fn a_broken_script_is_named_by_the_invariant_that_it_breaks() -> Outcome {
             ))
             .await?;
             let seen = trial?.ok_or_else(|| Failure::harness(format!("break a script: {what}")))?;
+            eprintln!("{what}: {seen}");
             must(
                 seen.broken.iter().any(|(number, _)| *number == invariant),
                 &format!("name invariant {invariant} where {what}"),

@@ -137,7 +137,7 @@ heal() {
 }
 
 trial_backup() {
-  local late before code said
+  local late before code said end
   begin
   if ! { late=$(say late) && before=$(newest); }; then
     broken 0 "the site was not well before the trial"
@@ -147,7 +147,15 @@ trial_backup() {
   timeout 200 "$ROOT/scripts/backup.sh" >$STATE/said 2>&1
   code=$?
   # The unit's last word is not yet spoken when its script was killed.
-  while [[ $(systemctl show -P ActiveState conduit-backup.service) == *activating ]]; do sleep 0.02; done
+  end=$((SECONDS + 60))
+  while [[ $(systemctl show -P ActiveState conduit-backup.service) == *activating ]]; do
+    if ((SECONDS >= end)); then
+      broken 5 "the backup does not end: $(systemctl status --no-pager --lines=1 conduit-backup.service)"
+      systemctl kill --signal=KILL conduit-backup.service
+      end=$((SECONDS + 400))
+    fi
+    sleep 0.02
+  done
   heal
   ended "$code"
   served after old "$late"
