@@ -49,6 +49,7 @@ pub mod scenario;
 pub mod setup;
 pub mod shared;
 pub mod site;
+pub mod sweep;
 pub mod tools;
 pub mod ui;
 pub mod verdict;

@@ -227,8 +227,8 @@ struct Drill {
 struct Measure {
     /// `site`: from nothing to a site that answers over TLS; `backup`: how long a backup keeps clients waiting; `health`:
     /// whether the health check stays quiet while the fleet talks to each other; `mutations`: which corruptions of a
-    /// backup are caught
-    #[arg(value_parser = ["site", "backup", "health", "mutations"])]
+    /// backup are caught; `faults`: what backup and restore survive
+    #[arg(value_parser = ["site", "backup", "health", "mutations", "faults"])]
     what: String,
     #[command(flatten)]
     server: Server,
@@ -244,7 +244,10 @@ struct Measure {
     /// How many corruptions
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     corruptions: u32,
-    /// Draw the corruptions from this, in hexadecimal
+    /// How many faults
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    faults: u32,
+    /// Draw the corruptions or faults from this, in hexadecimal
     #[arg(long, value_name = "HEX", value_parser = parse_seed, default_value = "1")]
     seed: u64,
 }
@@ -828,6 +831,16 @@ async fn measure(arguments: &Measure) -> Result<Exit> {
         let score = harness::measure::mutations(&conduit, arguments.seed, count).await?;
         ui::show(score.to_string())?;
         return Ok(Exit::Ok);
+    }
+    if arguments.what == "faults" {
+        let count = arguments.faults as usize;
+        let sweep = harness::measure::faults(&conduit, arguments.seed, count).await?;
+        ui::show(sweep.to_string())?;
+        return Ok(if sweep.broken().next().is_none() {
+            Exit::Ok
+        } else {
+            Exit::Deployment
+        });
     }
     let series = match arguments.what.as_str() {
         "site" => harness::measure::site(&conduit, arguments.times).await?,

@@ -8,6 +8,7 @@ use crate::homeserver::Binary;
 use crate::host::Needs;
 use crate::rehearse::{Fleet, Judge, backed_up};
 use crate::site::Site;
+use crate::sweep::{self, Sweep};
 use crate::world::{Options, World};
 use crate::{tools, ui};
 use serde::Deserialize;
@@ -188,6 +189,18 @@ pub async fn mutations(conduit: &Binary, seed: u64, count: usize) -> Result<Scor
     let score = Score::take(&bench, seed, count).await?;
     world.close().await?;
     Ok(score)
+}
+
+/// Which of so many faults backup and restore of a small site do not survive as they must.
+///
+/// # Errors
+/// Whatever keeps one of them from being judged.
+pub async fn faults(conduit: &Binary, seed: u64, count: usize) -> Result<Sweep> {
+    let world = World::open(Options::default()).await?;
+    let bench = sweep::Bench::set_up(&world, conduit).await?;
+    let sweep = Sweep::take(&bench, seed, count).await?;
+    world.close().await?;
+    Ok(sweep)
 }
 
 /// What `health.sh` said, again and again, of a site that was well and busy.

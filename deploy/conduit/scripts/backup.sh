@@ -323,12 +323,14 @@ archive() {
 
 # verify SNAPSHOT MANIFEST: the repository is sound and the snapshot is what was staged.
 verify() {
-  local wrong bytes
+  local wrong bytes check
   bytes=$(jq .total_bytes "$2")
   if ((bytes <= READ_BACK_LIMIT)); then
     run_restic check --quiet --no-lock >"$RUN/check" 2>&1 &
-    wrong=$(read_back "$1" "$2") || { wait || true; fail 5 "$wrong" "the backup was not catalogued; \`restic check --read-data\` examines the whole repository"; }
-    wait $! || fail 5 "\`restic check\` found the repository damaged: $(grep -v '^$' "$RUN/check" | tail -n 1)" "the backup was not catalogued; keep the repository for examination and begin another"
+    check=$!
+    # By its id: a bare `wait` waits for tee, too, which waits for us.
+    wrong=$(read_back "$1" "$2") || { wait "$check" || true; fail 5 "$wrong" "the backup was not catalogued; \`restic check --read-data\` examines the whole repository"; }
+    wait "$check" || fail 5 "\`restic check\` found the repository damaged: $(grep -v '^$' "$RUN/check" | tail -n 1)" "the backup was not catalogued; keep the repository for examination and begin another"
   else
     run_restic check --quiet --no-lock --read-data-subset=5% >"$RUN/check" 2>&1 ||
       fail 5 "\`restic check\` found the repository damaged: $(grep -v '^$' "$RUN/check" | tail -n 1)" "the backup was not catalogued; keep the repository for examination and begin another"

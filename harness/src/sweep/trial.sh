@@ -1,0 +1,252 @@
+#!/usr/bin/env bash
+# Puts one fault to the kit and looks at the six invariants. Says on standard output
+#   exit CODE         how the script that the fault was put to ended
+#   fired yes|no      whether the fault happened
+#   broken N WHAT     what is not as the invariant N of operations.md wants it, 0 for another end than the fault must have
+# It asks with its own means: what it judges is not to judge itself.
+#
+#   trial.sh setup    once, on a bootstrapped site
+#   trial.sh backup   with /run/fault/order: for hook.sh, and BEFORE, AFTER (commands) and EXITS (the ends it may have)
+#   trial.sh restore
+set -uo pipefail
+
+readonly ROOT=/opt/conduit STATE=/run/fault
+readonly API=http://127.0.0.1:6167/_matrix CATALOG=$ROOT/backups/catalog.jsonl
+BEFORE='' AFTER='' EXITS='' FAULT_DO='' DRAIN=0
+
+broken() { printf 'broken %s %s\n' "$1" "$(tr '\n' ' ' <<<"$2" | cut -c -600)"; }
+
+# api METHOD PATH [BODY]: the status on the last line.
+api() {
+  curl --silent --max-time 20 --request "$1" --header "Authorization: Bearer $(<$STATE/token)" --write-out '\n%{http_code}' \
+    ${3+--data "$3"} "$API/client/v3/$2"
+}
+
+# up: whether the client API answers within 30 s.
+up() {
+  local end=$((SECONDS + 30))
+  while ((SECONDS < end)); do
+    if curl --silent --fail --output /dev/null --max-time 2 "$API/client/versions"; then return 0; fi
+    sleep 0.02
+  done
+  return 1
+}
+
+key() {
+  curl --silent --fail --max-time 5 "$API/key/v2/server" |
+    jq -r '[.server_name, (.verify_keys | to_entries[] | .key, .value.key)] | join(" ")'
+}
+
+# say NAME: a message, and prints its event id.
+say() {
+  api PUT "rooms/$(<$STATE/room)/send/m.room.message/$1-$EPOCHREALTIME" '{"msgtype": "m.text", "body": "'"$1"'"}' | head -n 1 | jq -er .event_id
+}
+
+knows() { [[ $(api GET "rooms/$(<$STATE/room)/event/$1" | tail -n 1) == 200 ]]; }
+
+# which LATE: whether the data that is served is the old one, which has this message, or the new one, which has not.
+which_data() {
+  if ! knows "$(<$STATE/early)"; then echo neither; elif knows "$1"; then echo old; else echo new; fi
+}
+
+newest() { tail -n 1 "$CATALOG" | jq -er .snapshot; }
+
+# listing: every file of the data but what each start makes anew.
+listing() { (cd "$ROOT/data" 2>/dev/null && find . -type f ! -name LOCK ! -name 'LOG*' -printf '%P\n' | LC_ALL=C sort | xargs -d '\n' -r sha256sum); }
+
+repository() { restic --repo "$ROOT/backups/restic" --password-file "$ROOT/secrets/restic-password" --no-cache "$@" --no-lock; }
+
+# promised ID: the same, as the manifest of the snapshot has it.
+promised() {
+  local kept=$STATE/promised.$1
+  if [[ ! -s $kept ]]; then
+    repository dump "$1" manifest.json |
+      jq -r '.files | to_entries[] | select(.key | startswith("data/")) | "\(.value.sha256)  \(.key[5:])"' | LC_ALL=C sort -k 2 >"$kept"
+  fi
+  cat "$kept"
+}
+
+# catalogue_is_sound BEFORE: invariant 3. restic names each file by the hash of its content, so that all of a repository is
+# read quickly; a snapshot that was listed since BEFORE is read back by its manifest, too.
+catalogue_is_sound() {
+  local now said id
+  now=$(find "$CATALOG" "$ROOT/backups/restic" -type f ! -path '*/locks/*' -printf '%P %s %T@ %i\n' | LC_ALL=C sort | sha256sum)
+  if [[ -s $STATE/sound && $(<$STATE/sound) == "$now" ]]; then return; fi
+  jq -e . "$CATALOG" >/dev/null 2>&1 || broken 3 "the catalogue is no list of JSON lines"
+  said=$(find "$ROOT"/backups/restic/{data,index,snapshots} -type f ! -name '*-tmp-*' -print0 | xargs -0 openssl dgst -sha256 -r |
+    awk '{ file = $2; sub(/.*\//, "", file); if ($1 != file) print "*" file }')
+  [[ -z $said ]] || broken 3 "not what their names say: $said"
+  said=$(repository check 2>&1) ||
+    broken 3 "restic check: $(tail -n 3 <<<"$said")"
+  for id in $(jq -r .snapshot "$CATALOG"); do
+    compgen -G "$ROOT/backups/restic/snapshots/$id*" >/dev/null || broken 3 "snapshot $id is listed, the repository has none"
+  done
+  if [[ $(newest) != "$1" ]]; then said=$("$ROOT/scripts/backup.sh" verify "$(newest)" 2>&1) || broken 3 "$said"; fi
+  echo "$now" >$STATE/sound
+}
+
+# tidy WHEN: invariant 5; what a run may leave until the next one is only looked for after that.
+tidy() {
+  local name left
+  for name in backup backup-request; do
+    flock --nonblock "/run/lock/conduit-$name" true || broken 5 "$1: the lock $name is held"
+  done
+  [[ $1 == again ]] || return
+  left=$(find "$ROOT/staging" -mindepth 1 2>/dev/null | head -n 5; find "$ROOT" "$ROOT/backups" "$ROOT/secrets" -maxdepth 1 -name '*.partial'; find "$ROOT/backups/restic/locks" -type f; ls "$ROOT"/backups/forget.pending 2>/dev/null)
+  [[ -z $left ]] || broken 5 "left behind: $left"
+}
+
+# served WHEN WANTED LATE: invariants 1 and 2, of a site that must answer.
+served() {
+  local found
+  up || { broken 1 "$1: nobody answers; conduit is $(systemctl is-active conduit.service)"; return 1; }
+  found=$(key)
+  [[ $found == "$(<$STATE/key)" ]] || broken 2 "$1: the server publishes $found"
+  found=$(which_data "$3")
+  [[ " $2 " == *" $found "* ]] || broken 2 "$1: the data is $found, and not $2"
+}
+
+# ended CODE: whether the fault happened, and whether the script's end is one that it may have.
+ended() {
+  local code=$1 fired=no
+  printf 'exit %s\n' "$code"
+  if [[ $FAULT_DO == inject ]]; then
+    if grep -q -s -E 'INJECTED|killed by SIGKILL' $STATE/trace; then fired=yes; fi
+  elif [[ -e $STATE/reached || -z $FAULT_DO ]]; then
+    fired=yes
+  fi
+  printf 'fired %s\n' "$fired"
+  sed 's/^/said /' $STATE/said | tail -n 4
+  if [[ -n $EXITS && " $EXITS " != *" $code "* ]]; then broken 0 "the script ended with $code, and not with one of $EXITS: $(tail -n 3 $STATE/said)"; fi
+  if [[ $FAULT_DO == second ]]; then
+    [[ $(cat $STATE/second 2>/dev/null) == 75 ]] || broken 0 "the second command ended with $(cat $STATE/second 2>/dev/null): $(cat $STATE/second.said)"
+  fi
+}
+
+# begin: forgets the last trial, and gives the disk back what a fault took.
+begin() {
+  rm -f $STATE/{reached,trace,second,second.said,said}
+  # shellcheck source=/dev/null
+  source $STATE/order
+}
+
+heal() {
+  rm -f $STATE/order
+  if [[ $FAULT_DO == disk || $FAULT_DO == inodes ]]; then mount -o remount,size=1600m,nr_inodes=500000 /opt; fi
+  eval "$AFTER"
+}
+
+trial_backup() {
+  local late before code said end
+  begin
+  if ! { late=$(say late) && before=$(newest); }; then
+    broken 0 "the site was not well before the trial"
+    return
+  fi
+  eval "$BEFORE"
+  timeout 200 "$ROOT/scripts/backup.sh" >$STATE/said 2>&1
+  code=$?
+  # The unit's last word is not yet spoken when its script was killed.
+  end=$((SECONDS + 60))
+  while [[ $(systemctl show -P ActiveState conduit-backup.service) == *activating ]]; do
+    if ((SECONDS >= end)); then
+      broken 5 "the backup does not end: $(systemctl status --no-pager --lines=1 conduit-backup.service)"
+      systemctl kill --signal=KILL conduit-backup.service
+      end=$((SECONDS + 400))
+    fi
+    sleep 0.02
+  done
+  heal
+  ended "$code"
+  served after old "$late"
+  catalogue_is_sound "$before"
+  jq -r .snapshot "$CATALOG" | grep -q -x "$before" || broken 4 "the newest good backup $before is listed no more"
+  tidy after
+
+  said=$(timeout 200 "$ROOT/scripts/backup.sh" 2>&1)
+  code=$?
+  if ((code != 0)); then
+    broken 6 "backup.sh ended with $code: $(tail -n 4 <<<"$said")"
+  else
+    [[ $(tail -n 1 <<<"$said") == "snapshot $(newest)" && $(newest) != "$before" ]] || broken 4 "the new backup is not the newest: $(tail -n 1 <<<"$said")"
+  fi
+  served again old "$late"
+  tidy again
+}
+
+trial_restore() {
+  local late before code said run wanted=''
+  begin
+  if ! { late=$(say late) && before=$(newest); }; then
+    broken 0 "the site was not well before the trial"
+    return
+  fi
+  promised "$before" >/dev/null
+  systemctl stop conduit.service
+  listing >$STATE/old
+  run=$(systemctl show -P InvocationID conduit.service)
+  eval "$BEFORE"
+  BASH_ENV=/root/fault/hook.sh setsid --wait timeout 200 "$ROOT/scripts/restore.sh" latest --replace --drain "$DRAIN" >$STATE/said 2>&1
+  code=$?
+  heal
+  ended "$code"
+  case $code in
+    0) wanted=new ;;
+    3 | 4 | 5) wanted=old ;;
+    *) wanted='old new' ;;
+  esac
+  if [[ ! -e $ROOT/data ]]; then
+    # Between the two renames.
+    if systemctl start conduit.service 2>/dev/null; then broken 2 "without data the server starts"; fi
+    [[ $wanted == 'old new' ]] || broken 2 "there is no data"
+  else
+    if [[ $run == "$(systemctl show -P InvocationID conduit.service)" ]]; then
+      # Nobody has started the server on it, so every byte is known.
+      if cmp -s $STATE/old <(listing); then
+        wanted=old
+      elif cmp -s <(promised "$before") <(listing); then
+        wanted=new
+      else
+        broken 2 "after: the data is neither the old nor the new: $(diff <(promised "$before") <(listing) | head -n 5)"
+      fi
+    fi
+    # As at the next boot.
+    systemctl start conduit.service 2>/dev/null
+    served after "$wanted" "$late"
+  fi
+  catalogue_is_sound "$before"
+  [[ $(newest) == "$before" ]] || broken 4 "the newest backup is $(newest), it was $before"
+  tidy after
+
+  systemctl stop conduit.service
+  said=$(timeout 200 "$ROOT/scripts/restore.sh" latest --replace --drain 0 2>&1)
+  code=$?
+  ((code == 0)) || broken 6 "restore.sh ended with $code: $(tail -n 4 <<<"$said")"
+  # A site that the script could not bring back must not spoil the next trial.
+  ((code == 0)) || systemctl start conduit.service
+  served again new "$late"
+  tidy again
+  rm -rf "$ROOT"/data.before-* "$ROOT"/data.failed-*
+}
+
+setup() {
+  set -e
+  mkdir -p /root/fault/bin $STATE /run/systemd/system/conduit-backup.service.d
+  jq -j .administrator.access_token "$ROOT/secrets/bootstrap-session.json" >$STATE/token
+  # shellcheck disable=SC2016
+  printf '#!/bin/sh\nexec /usr/bin/date --date="$FAULT_CLOCK" "$@"\n' >/root/fault/bin/date
+  chmod 755 /root/fault/bin/date
+  printf '[Service]\nEnvironment=BASH_ENV=/root/fault/hook.sh\n' >/run/systemd/system/conduit-backup.service.d/fault.conf
+  systemctl daemon-reload
+  api POST createRoom '{"name": "faults"}' | head -n 1 | jq -er .room_id | tr -d '\n' >$STATE/room
+  say early >$STATE/early
+  key >$STATE/key
+  "$ROOT/scripts/backup.sh" 2>/dev/null
+}
+
+case ${1-} in
+  setup) setup ;;
+  backup) trial_backup ;;
+  restore) trial_restore ;;
+  *) exit 2 ;;
+esac

@@ -1,0 +1,149 @@
+//! What backup and restore survive: faults put to real runs of the shipped scripts on one site, after each of which the six
+//! invariants of the operations notes hold and the same command succeeds. Hundreds of them are put by
+//! `cargo fleet measure faults`; here is a drawn sample, and what shows that the sweep can fail.
+
+use harness::scenario::{Outcome, Stage, scenario};
+use harness::shared::{Settled, Shared, inside};
+use harness::sweep::{Bench, Fault, Script, Sweep};
+use harness::{Failure, Result};
+use scenarios::must;
+use std::sync::Arc;
+use tokio::sync::Mutex;
+
+/// One site for all of these claims, for one fault at a time.
+static BENCH: Shared<Mutex<Bench>> = Shared::new();
+
+async fn bench(stage: &Stage) -> Result<Arc<Settled<Mutex<Bench>>>> {
+    let conduit = stage.conduit().await?;
+    inside(BENCH.get(async |world| Ok(Mutex::new(Bench::set_up(world, &conduit).await?)))).await
+}
+
+/// A sample of the sweep, drawn from the world's seed: a kill, system calls that fail, a full disk, a second run.
+#[tokio::test(flavor = "multi_thread")]
+async fn drawn_faults_leave_the_six_invariants_standing() -> Outcome {
+    const DRAWN: usize = 6;
+    scenario(async |stage| {
+        let bench = bench(stage).await?;
+        let bench = bench.lock().await;
+        let sweep = Sweep::take(&bench, stage.world.seed(), DRAWN).await?;
+        must(
+            sweep.trials.len() == DRAWN,
+            "put as many faults as was asked",
+            sweep.to_string(),
+        )?;
+        must(
+            sweep.broken().next().is_none(),
+            "keep every invariant",
+            sweep.to_string(),
+        )
+    })
+    .await
+}
+
+/// A script that is broken, the fault that shows it, and what mends the site afterwards.
+struct Mutant {
+    what: &'static str,
+    invariant: u8,
+    file: &'static str,
+    edit: &'static str,
+    fault: fn() -> Fault,
+    mend: &'static str,
+}
+
+const BACKUP: &str = "/opt/conduit/scripts/backup.sh";
+const RESTORE: &str = "/opt/conduit/scripts/restore.sh";
+
+/// The whole script goes on with what the broken one has begun.
+const FINISH: &str = "systemctl stop conduit.service; scripts/restore.sh latest --drain 0";
+
+/// One for each invariant.
+const MUTANTS: [Mutant; 6] = [
+    Mutant {
+        what: "nobody starts Conduit after a backup that was killed",
+        invariant: 1,
+        file: "/etc/systemd/system/conduit-backup.service",
+        edit: "/^ExecStopPost=/d",
+        fault: || Fault::kill(Script::Backup, "delta", false),
+        mend: "true",
+    },
+    Mutant {
+        what: "the new data is copied over the old before the exchange",
+        invariant: 2,
+        file: RESTORE,
+        edit: r#"s|^  step swap$|  cp -a "$WORK/data/." "$DATA/"; step swap|"#,
+        fault: || Fault::kill(Script::Restore, "swap", false),
+        mend: FINISH,
+    },
+    Mutant {
+        what: "a snapshot is listed before it is made",
+        invariant: 3,
+        file: BACKUP,
+        edit: r#"s|^  step archive$|  jq -c '.snapshot = "00000000"' <<<"$(tail -n 1 "$CATALOG")" >>"$CATALOG"; step archive|"#,
+        fault: || Fault::kill(Script::Backup, "archive", true),
+        mend: "jq -c 'select(.snapshot != \"00000000\")' backups/catalog.jsonl >backups/kept && mv backups/kept backups/catalog.jsonl",
+    },
+    Mutant {
+        what: "the newest backup makes the older ones forgotten",
+        invariant: 4,
+        file: BACKUP,
+        edit: r#"s/{ cat "$CATALOG" 2>.dev.null || true; /{ /"#,
+        fault: || Fault::kill(Script::Backup, "prune", false),
+        mend: "true",
+    },
+    Mutant {
+        what: "staging is never cleaned up",
+        invariant: 5,
+        file: BACKUP,
+        edit: r#"s/ rm -rf "$STAGE" "$STAGE"/ rm -rf "$STAGE.none"/"#,
+        fault: || Fault::kill(Script::Backup, "prelink", false),
+        mend: "rm -rf staging/backup*",
+    },
+    Mutant {
+        what: "a restore that was killed is not gone on with",
+        invariant: 6,
+        file: RESTORE,
+        edit: r#"s/^resume() {$/resume() { fail 1 "there is a journal"/"#,
+        fault: || Fault::kill(Script::Restore, "site", true),
+        mend: FINISH,
+    },
+];
+
+/// Each of the six is broken once on purpose, in the scripts as they lie on the machine: the sweep names it. No
+/// fault at all breaks nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_script_is_named_by_the_invariant_that_it_breaks() -> Outcome {
+    scenario(async |stage| {
+        let bench = bench(stage).await?;
+        let bench = bench.lock().await;
+        let host = &bench.site.host;
+        for Mutant { what, invariant, file, edit, fault, mend } in MUTANTS {
+            let plant = format!(
+                "cp -a {file} /root/whole && sed -i -e '{}' {file} && ! cmp -s {file} /root/whole && systemctl daemon-reload",
+                edit.replace('\'', "'\\''")
+            );
+            host.shell(&plant).await?;
+            let trial = bench.put(&fault()).await;
+            host.shell(&format!(
+                "cd /opt/conduit && cp -a /root/whole {file} && systemctl daemon-reload && {{ {mend}; }} && systemctl start conduit.service"
+            ))
+            .await?;
+            let seen = trial?.ok_or_else(|| Failure::harness(format!("break a script: {what}")))?;
+            eprintln!("{what}: {seen}");
+            must(
+                seen.broken.iter().any(|(number, _)| *number == invariant),
+                &format!("name invariant {invariant} where {what}"),
+                seen.to_string(),
+            )?;
+        }
+        for script in Script::ALL {
+            let well = bench.put(&Fault::none(script)).await?;
+            must(
+                well.as_ref().is_some_and(|trial| trial.broken.is_empty()),
+                "find nothing wrong without a fault",
+                format!("{well:?}"),
+            )?;
+        }
+        Ok(())
+    })
+    .await
+}
