@@ -5,7 +5,6 @@ use harness::accounts::Account;
 use harness::corruption::{Bench, Catcher, Corruption, Place, Score, Trial};
 use harness::drill::{self, History, SAME, Sample, Subject};
 use harness::fingerprint::Print;
-use harness::probe::ProbeState;
 use harness::scenario::{Outcome, Stage, scenario};
 use harness::shared::{Settled, Shared, inside};
 use harness::site::Site;
@@ -359,13 +358,15 @@ async fn a_new_device_reads_the_sentinel_of_a_drilled_backup_with_the_recovery_k
                 before.to_string(),
             )?;
             device.recovers(&sentinel.key).await?;
-            let what = "the sentinel is read with the recovery key";
-            let read = device.until(what, async || match fetched().await {
-                Ok(shown) if shown.text() == Some(&sentinel.text) => ProbeState::Ready(shown),
-                Ok(shown) => ProbeState::NotYet(shown.to_string()),
-                Err(failure) => ProbeState::NotYet(failure.to_string()),
-            });
-            let shown = read.await?;
+            let backups = device.sdk().encryption().backups();
+            let keys = backups.download_room_keys_for_room(&sentinel.room).await;
+            fleet_device::sdk(keys, || "get the sentinel's key from the backup".to_owned())?;
+            let shown = fetched().await?;
+            must(
+                shown.text() == Some(&sentinel.text),
+                "read the sentinel with the recovery key",
+                shown.to_string(),
+            )?;
             let sent = shown.event().and_then(|event| event["origin_server_ts"].as_u64());
             let said = sentinel.text.rsplit(' ').next().and_then(|time| time.parse::<u64>().ok());
             must(
