@@ -140,11 +140,6 @@ impl Fault {
         Self::new(script, Family::Kill, what).at(step, does)
     }
 
-    /// No fault at all: what must leave everything well.
-    pub fn none(script: Script) -> Self {
-        Self::new(script, Family::Kill, "nothing").ending("0")
-    }
-
     /// The script must end with one of these codes.
     #[must_use]
     pub fn ending(self, exits: &str) -> Self {
