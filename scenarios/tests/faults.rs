@@ -79,7 +79,8 @@ const BACKUP: &str = "/opt/conduit/scripts/backup.sh";
 const RESTORE: &str = "/opt/conduit/scripts/restore.sh";
 
 /// The whole script goes on with what the broken one has begun.
-const FINISH: &str = "systemctl stop conduit.service; scripts/restore.sh latest --replace --drain 0";
+const FINISH: &str =
+    "systemctl stop conduit.service; scripts/restore.sh latest --replace --drain 0";
 
 /// One for each invariant.
 const MUTANTS: [Mutant; 6] = [
