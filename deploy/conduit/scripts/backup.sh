@@ -140,6 +140,8 @@ preflight() {
     run_restic init --quiet || fail 1 "cannot make the repository \`$RESTIC_REPOSITORY\`" "see the message of restic above"
   fi
   [[ -s $RESTIC_PASSWORD_FILE ]] || fail 3 "\`$RESTIC_PASSWORD_FILE\` is missing" "bring back the copy that is kept off this machine"
+  odd=$(unlock_repository 2>&1) ||
+    fail 3 "the repository \`$RESTIC_REPOSITORY\` cannot be opened: $(grep -v '^$' <<<"$odd" | tail -n 1)" "is \`$RESTIC_PASSWORD_FILE\` the password that it was made with, and \`$ROOT/backup.env\` right?"
   forget_pending
 
   needed=$(copied_bytes)
@@ -160,13 +162,18 @@ copied_bytes() {
   echo "$bytes"
 }
 
-# forget_pending: removes from the repository what killed runs left there, and their locks.
+# unlock_repository: removes the locks of processes that are gone. It is the first that needs the password.
+unlock_repository() {
+  local all=()
+  # restic keeps locks whose process id is in use again; no other machine uses a local repository.
+  if repository_is_local && ! pgrep -x restic >/dev/null; then all=(--remove-all); fi
+  run_restic unlock --quiet "${all[@]}"
+}
+
+# forget_pending: removes from the repository what killed runs left there.
 forget_pending() {
   local kind what ids=()
   [[ -s $PENDING ]] || return 0
-  run_restic unlock --quiet
-  # restic keeps locks whose process id is in use again; no other machine uses a local repository.
-  if repository_is_local && ! pgrep -x restic >/dev/null; then run_restic unlock --quiet --remove-all; fi
   while read -r kind what; do
     case $kind in
       tag) mapfile -t -O "${#ids[@]}" ids < <(run_restic snapshots --json --tag "$what" | jq -r '.[].id') ;;

@@ -226,7 +226,8 @@ trial_restore() {
   ((code == 0)) || systemctl start conduit.service
   served again new "$late"
   tidy again
-  rm -rf "$ROOT"/data.before-* "$ROOT"/data.failed-*
+  # An unfinished restore needs them.
+  if ((code == 0)); then rm -rf "$ROOT"/data.before-* "$ROOT"/data.failed-*; fi
 }
 
 setup() {
