@@ -40,14 +40,13 @@ pub async fn figures(target: &Target, length: Duration) -> Result<([f64; 2], &'s
         Ok(())
     }
 
-    let configuration = GooseConfiguration {
-        host: Some(target.url.to_string()),
-        users: Some(1),
-        run_time: Some(length.as_secs().max(1).to_string()),
-        quiet: 2,
-        no_telnet: true,
-        ..GooseConfiguration::default()
-    };
+    let mut configuration = GooseConfiguration::default();
+    configuration.host = Some(target.url.to_string());
+    configuration.users = Some(1);
+    configuration.run_time = Some(length.as_secs().max(1).to_string());
+    configuration.quiet = 2;
+    configuration.no_telnet = true;
+    configuration.no_websocket = true;
     // As long as it thinks, so that it does not take the processor that the open loop needs.
     let thinks = Duration::from_millis(1);
     let asks = scenario!("asks")

@@ -5,7 +5,7 @@
 //! have happened (a timeout is no refusal): its event may be seen, and is not missed.
 
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// What came of a send.
@@ -107,7 +107,7 @@ pub struct Counts {
     pub refused: u64,
     /// Sends whose outcome nobody knows.
     pub unanswered: u64,
-    /// Deliveries, duplicates included.
+    /// Events seen, each counted once per device.
     pub delivered: u64,
     /// [`Finding::Lost`].
     pub lost: u64,
@@ -156,6 +156,12 @@ impl Ledger {
     /// Deliveries so far, duplicates included.
     pub fn deliveries(&self) -> u64 {
         self.seen.iter().map(|seen| seen.len() as u64).sum()
+    }
+
+    /// Deliveries so far, each event counted once per device.
+    fn distinct(&self) -> u64 {
+        let distinct = |seen: &Vec<u64>| seen.iter().collect::<BTreeSet<_>>().len() as u64;
+        self.seen.iter().map(distinct).sum()
     }
 
     /// Everything that must not be, sorted.
@@ -218,7 +224,7 @@ impl Ledger {
     /// How often what happened.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts {
-            delivered: self.deliveries(),
+            delivered: self.distinct(),
             ..Counts::default()
         };
         for send in self.sends.values() {

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Load with its doubt: open-loop arrivals, a ledger of deliveries, a meter, and comparisons with intervals.
 #[derive(Parser)]
@@ -372,9 +373,13 @@ fn keep(path: Option<&Path>, report: &Value) -> Result<()> {
         .with_context(|| format!("write the report `{}`: is the disk full?", path.display()))
 }
 
-/// Ctrl-C: what was measured until then is told, and servers are removed.
+/// Ctrl-C, or being told to end: what was measured until then is told, and servers are removed.
 async fn interrupted() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
     }
 }
