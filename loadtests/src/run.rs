@@ -312,7 +312,10 @@ impl Person {
 }
 
 /// As a client that shows messages asks.
-const FILTER: &str = r#"{"presence":{"types":[]},"account_data":{"types":[]},"room":{"timeline":{"limit":100},"state":{"lazy_load_members":true},"ephemeral":{"types":[]},"account_data":{"types":[]}}}"#;
+const FILTER: &str = concat!(
+    r#"{"presence":{"types":[]},"account_data":{"types":[]},"room":{"timeline":{"limit":100},"#,
+    r#""state":{"lazy_load_members":true},"ephemeral":{"types":[]},"account_data":{"types":[]}}}"#
+);
 
 /// Reads on and on. Dropped, it stops at once, whatever it waits for.
 async fn read(person: Person, reader: u32, room: String, mut next: String, shared: Shared) {
