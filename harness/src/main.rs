@@ -9,9 +9,11 @@ use harness::report::{Report, point_latest_to};
 use harness::runbook::Runbook;
 use harness::world::{self, Options, World};
 use harness::{
-    docker::Docker, homeserver, lint, operator, paths, rehearse, scenario, setup, tools, ui,
+    docker::Docker, homeserver, image::Image, lint, operator, paths, rehearse, scenario, setup,
+    tools, ui,
 };
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 
@@ -67,6 +69,16 @@ enum Verb {
     Drill(Drill),
     /// Measure the figures that the README names, as series with their spread
     Measure(Measure),
+    /// Measure what homeservers cost and how quick they are, with the doubt beside each figure
+    Load {
+        /// Those of `fleet-load`; `cargo fleet load -- --help` lists them
+        #[arg(
+            trailing_var_arg = true,
+            allow_hyphen_values = true,
+            value_name = "ARGUMENT"
+        )]
+        arguments: Vec<String>,
+    },
     /// Look whether a host and its names are fit for a homeserver, and whether others would find it
     Preflight {
         /// Those of `fleet-preflight`; `cargo fleet preflight -- --help` lists them
@@ -318,6 +330,7 @@ async fn run(verb: Verb) -> Result<Exit> {
         } => report(directory, scenarios),
         Verb::Drill(arguments) => drill(&arguments).await,
         Verb::Measure(arguments) => measure(&arguments).await,
+        Verb::Load { arguments } => load(&arguments).await,
         Verb::Preflight { arguments } => preflight(&arguments).await,
         Verb::Clean { all } => clean(all).await,
     }
@@ -852,23 +865,45 @@ async fn measure(arguments: &Measure) -> Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// The program is one of its own, so that what it needs is not compiled into this one. Its exit codes are its own, too.
 async fn preflight(arguments: &[String]) -> Result<Exit> {
+    program("fleet-preflight", &[], arguments, &[]).await
+}
+
+/// With what this harness would choose itself: the Conduit it finds, the images it has built. Optimised, for a slow
+/// generator distorts what it measures.
+async fn load(arguments: &[String]) -> Result<Exit> {
+    let mut chosen = vec![
+        ("FLEET_HOST_IMAGE", Image::Host.reference().into()),
+        ("FLEET_SYNAPSE_IMAGE", Image::Synapse.reference().into()),
+    ];
+    if let Some(conduit) = homeserver::find_conduit(None).await? {
+        chosen.push(("CONDUIT_BIN", conduit.path.into_os_string()));
+    }
+    program("fleet-load", &["--release"], arguments, &chosen).await
+}
+
+/// A program is one of its own, so that what it needs is not compiled into this one. Its exit codes are its own, too.
+async fn program(
+    name: &str,
+    options: &[&str],
+    arguments: &[String],
+    environment: &[(&str, OsString)],
+) -> Result<Exit> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = tokio::process::Command::new(cargo)
-        .args(["run", "--quiet", "--package", "fleet-preflight"])
+        .args(["run", "--quiet", "--package", name])
+        .args(options)
         .arg("--manifest-path")
         .arg(paths::repository().join("Cargo.toml"))
         .arg("--")
         .args(arguments)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .status()
         .await
-        .or_environment(|| "run `fleet-preflight`".to_owned())?;
+        .or_environment(|| format!("run `{name}`"))?;
     match status.code() {
         Some(code) => std::process::exit(code),
-        None => Err(Failure::harness(format!(
-            "`fleet-preflight` ended: {status}"
-        ))),
+        None => Err(Failure::harness(format!("`{name}` ended: {status}"))),
     }
 }
 

@@ -1,0 +1,19 @@
+//! Load whose figures can be trusted: arrivals are scheduled beforehand ([`schedule`]) and sent when they are due
+//! ([`open`]), so that [`latency`] counts from the schedule; every delivery is accounted for ([`ledger`]); what a
+//! [`server`] costs is read from the kernel ([`meter`]); a run doubts itself ([`validity`]); and load goes only where
+//! it may ([`guard`]). One [`run`] puts all of that to one server, [`compare`] puts two to the same in turns, and
+//! [`report`] keeps it. The generator itself is tested by a server that stalls ([`stall`]), beside a [`closed`] loop.
+
+pub mod closed;
+pub mod compare;
+pub mod guard;
+pub mod latency;
+pub mod ledger;
+pub mod meter;
+pub mod open;
+pub mod report;
+pub mod run;
+pub mod schedule;
+pub mod server;
+pub mod stall;
+pub mod validity;

@@ -1,0 +1,201 @@
+//! The open loop: what is scheduled is sent when it is due, whether or not earlier answers have come. Latency counts
+//! from the time that was meant; how late it really went out is the slip, which is the generator's own fault.
+
+use crate::latency::Latencies;
+use crate::ledger::Outcome;
+use crate::schedule::Arrival;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// What one send came to: its outcome, and what was wrong with it if anything was.
+#[derive(Clone, Debug)]
+pub struct Came {
+    /// Whether the server has taken it.
+    pub outcome: Outcome,
+    /// What is counted under its name: `429`, `500`, `not connected: ...`.
+    pub trouble: Option<String>,
+}
+
+/// One send, in nanoseconds from the start.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// What was scheduled.
+    pub arrival: Arrival,
+    /// When it really went out.
+    pub sent: u64,
+    /// When its answer came.
+    pub answered: u64,
+    /// What it came to.
+    pub came: Came,
+}
+
+/// What the open loop has seen so far.
+#[derive(Clone, Debug, Default)]
+pub struct Driven {
+    /// How late sends went out.
+    pub slip: Latencies,
+    /// From the schedule to the answer, of what was answered.
+    pub latency: Latencies,
+    /// How many are answered, well or not.
+    pub answered: u64,
+    /// How many were accepted.
+    pub accepted: u64,
+    /// What went wrong, how often.
+    pub troubles: BTreeMap<String, u64>,
+    /// The most that waited for an answer at one time.
+    pub most_in_flight: u64,
+}
+
+impl Driven {
+    /// Counts one.
+    pub fn note(&mut self, sent: &Sent) {
+        self.slip.record(sent.sent - sent.arrival.at);
+        self.answered += 1;
+        if sent.came.outcome == Outcome::Accepted {
+            self.accepted += 1;
+            self.latency.record(sent.answered - sent.arrival.at);
+        }
+        if let Some(trouble) = &sent.came.trouble {
+            *self.troubles.entry(trouble.clone()).or_default() += 1;
+        }
+    }
+}
+
+/// Stops the clock when it goes.
+struct Running(Arc<AtomicBool>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Sends what is scheduled, and hands over each as it is answered. Ends when all are; dropped, it sends no more.
+pub async fn drive<F, A>(
+    arrivals: Vec<Arrival>,
+    begin: Instant,
+    send: F,
+    mut each: impl FnMut(Sent),
+) -> u64
+where
+    F: Fn(Arrival) -> A + Send + Sync + 'static,
+    A: Future<Output = Came> + Send + 'static,
+{
+    let (report, mut reports) = mpsc::unbounded_channel();
+    let running = Running(Arc::new(AtomicBool::new(true)));
+    let (on, runtime, send) = (
+        running.0.clone(),
+        tokio::runtime::Handle::current(),
+        Arc::new(send),
+    );
+    let most = Arc::new(AtomicU64::new(0));
+    let noted = most.clone();
+    // A thread of its own: the runtime's timer has a grain of a millisecond.
+    std::thread::spawn(move || {
+        let in_flight = Arc::new(AtomicU64::new(0));
+        for arrival in arrivals {
+            std::thread::sleep(
+                (begin + Duration::from_nanos(arrival.at))
+                    .saturating_duration_since(Instant::now()),
+            );
+            if !on.load(Ordering::Relaxed) {
+                return;
+            }
+            noted.fetch_max(
+                in_flight.fetch_add(1, Ordering::Relaxed) + 1,
+                Ordering::Relaxed,
+            );
+            let (send, report, in_flight) = (send.clone(), report.clone(), in_flight.clone());
+            runtime.spawn(async move {
+                let sent = since(begin);
+                let came = send(arrival).await;
+                in_flight.fetch_sub(1, Ordering::Relaxed);
+                // Nobody listens any more once the run was interrupted.
+                let _ = report.send(Sent {
+                    arrival,
+                    sent,
+                    answered: since(begin),
+                    came,
+                });
+            });
+        }
+    });
+    while let Some(sent) = reports.recv().await {
+        each(sent);
+    }
+    most.load(Ordering::Relaxed)
+}
+
+/// Nanoseconds since then.
+pub fn since(begin: Instant) -> u64 {
+    u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What an answer, or the lack of one, comes to.
+pub fn judge(answer: &Result<reqwest::Response, reqwest::Error>) -> Came {
+    match answer {
+        Ok(answer) if answer.status().is_success() => Came {
+            outcome: Outcome::Accepted,
+            trouble: None,
+        },
+        Ok(answer) => Came {
+            // Of a server that failed nobody knows how far it had come.
+            outcome: if answer.status().is_server_error() {
+                Outcome::Unanswered
+            } else {
+                Outcome::Refused
+            },
+            trouble: Some(answer.status().as_u16().to_string()),
+        },
+        Err(error) => Came {
+            outcome: if error.is_connect() {
+                Outcome::Refused
+            } else {
+                Outcome::Unanswered
+            },
+            trouble: Some(explain(error)),
+        },
+    }
+}
+
+/// Why there was no answer, and what to do.
+pub fn explain(error: &reqwest::Error) -> String {
+    let mut chain = Vec::new();
+    let mut source: Option<&dyn std::error::Error> = std::error::Error::source(error);
+    while let Some(error) = source {
+        chain.push(error.to_string());
+        source = error.source();
+    }
+    let cause = chain.last().map_or_else(|| error.to_string(), Clone::clone);
+    let told = chain.join(": ");
+    if told.contains("certificate") || told.contains("UnknownIssuer") {
+        format!(
+            "the target's certificate is not trusted here ({cause}): add its authority to this machine's store"
+        )
+    } else if told.contains("Too many open files") {
+        "this process may open no more files: raise `ulimit -n`, or ask for fewer readers or a lower rate".to_owned()
+    } else if error.is_timeout() {
+        "no answer in time".to_owned()
+    } else if error.is_connect() {
+        format!("not connected: {cause}")
+    } else {
+        format!("the connection broke: {cause}")
+    }
+}
+
+/// What to do about troubles, one line each.
+pub fn advise(troubles: &BTreeMap<String, u64>) -> Vec<String> {
+    let advice = |trouble: &str| match trouble {
+        "429" => ": the target limits rates; switch its limits off, or lower `--rate`",
+        "401" | "403" => ": the target does not know who asks",
+        _ if trouble.starts_with('5') => ": the target fails; its log says why",
+        _ => "",
+    };
+    troubles
+        .iter()
+        .map(|(trouble, times)| format!("{times} x {trouble}{}", advice(trouble)))
+        .collect()
+}
