@@ -22,7 +22,7 @@ async fn a_server_that_stands_still_shows_in_the_tail_of_the_open_loop_alone() {
     };
     let mut told = Vec::new();
     // Other tests may keep the processors from us meanwhile: that is seen in the slip, and tried again.
-    for _ in 0..3 {
+    for _ in 0..6 {
         let run = stall::test(Path::new(PROGRAM), stalls)
             .await
             .expect("the null server runs");

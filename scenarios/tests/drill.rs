@@ -236,8 +236,8 @@ async fn a_drill_names_the_one_thing_that_a_backup_lost() -> Outcome {
             format!("{untouched:?}"),
         )?;
         let Said { event, avatar } = said(bench.record())?;
-        let media = bench.inventory.tree.iter();
-        let file = media.clone().find(|name| name.starts_with("data/media/"));
+        let mut files = bench.inventory.tree.iter();
+        let file = files.find(|name| name.starts_with("data/media/"));
         let file = Corruption::file_lost(file.map_or("", String::as_str));
         let row = |family, holding| Corruption::row_lost(family, holding, stage.world.seed() >> 12);
         for (lost, names) in [
