@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const SUBCOMMANDS: [&str; 15] = [
+const SUBCOMMANDS: [&str; 16] = [
     "rehearse",
     "test",
     "setup",
@@ -24,6 +24,7 @@ const SUBCOMMANDS: [&str; 15] = [
     "report",
     "drill",
     "measure",
+    "load",
     "preflight",
     "clean",
 ];
