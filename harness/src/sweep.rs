@@ -395,7 +395,7 @@ impl Iterator for Draw {
         let fixed = self.fixed.get_mut(&family).and_then(VecDeque::pop_front);
         Some(fixed.unwrap_or_else(|| {
             // When a list has come to its end, its turn is drawn.
-            let family = if self.turn % 4 == 0 {
+            let family = if self.turn.is_multiple_of(4) {
                 Family::Disk
             } else {
                 family
