@@ -8,7 +8,7 @@
 //! encryption keys, key backup, account data, push rules, memberships and invitations; of each room: whole current state,
 //! aliases, whether it is published, and the whole timeline as each account sees it; the bytes of the site's own media that
 //! occur in any of these, as well as those that the caller lists; and whether the same things are found by the other ways that
-//! lead to them ([`lookup`]).
+//! lead to them (`lookup`).
 //!
 //! Left out, because it changes while nobody does anything, or says nothing about what was kept: when and where a device was
 //! last seen, sync and page tokens, `unsigned`, unread counts, receipts, typing, presence, one-time keys (they are used up),

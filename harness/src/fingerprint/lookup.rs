@@ -1,13 +1,13 @@
 //! The other ways to what a fingerprint holds.
 //!
-//! A server keeps indexes beside its data. Where one of their rows is lost, timeline, state and sync are what they were, and
-//! whoever asks for one thing by its name gets another answer: a reply whose event cannot be found, a member who is not listed,
+//! A server keeps indexes beside its data. Where one of their rows is lost, timeline, state and sync are what they were, but
+//! who asks for one thing by its name gets another answer: a reply whose event cannot be found, a member who is not listed,
 //! account data that a client does not get back. Conduit 0.10.12 (`src/database/mod.rs:70-215`):
 //!
 //! | request | table that only it reads |
 //! |---|---|
 //! | `/event/{id}`, `/context/{id}` | `eventid_pduid` |
-//! | `/context/{id}`, its state | `eventid_shorteventid`, `shorteventid_shortstatehash`, `shortstatehash_statediff` of the past |
+//! | `/context/{id}`, its state | `eventid_shorteventid`, `shorteventid_shortstatehash`, `shortstatehash_statediff` |
 //! | `/event/{id}` of somebody who is not a member | `eventid_shorteventid`: without it everybody may see the event |
 //! | `/joined_members` | `roomuserid_joined` |
 //! | `/state/{type}/{key}` | `statekey_shortstatekey` |
