@@ -52,6 +52,7 @@ pub mod site;
 pub mod tools;
 pub mod ui;
 pub mod verdict;
+pub mod visitors;
 pub mod wire;
 pub mod world;
 
