@@ -385,7 +385,7 @@ async fn a_new_device_reads_the_sentinel_of_a_drilled_backup_with_the_recovery_k
 /// the backup was made only a drill can know; how much of that it notices is measured, and printed here.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_drawn_to_corrupt_a_backup_is_refused() -> Outcome {
-    const DRAWN: usize = 16;
+    const DRAWN: usize = 8;
     scenario(async |stage| {
         let bench = bench(stage).await?;
         let bench = bench.lock().await;
