@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use fleet_load::compare::{Comparison, order};
 use fleet_load::guard::{Target, Word};
-use fleet_load::open::{Driven, advise, drive, judge};
+use fleet_load::open::{Driven, advise, ask, drive};
 use fleet_load::run::{Shape, run};
 use fleet_load::schedule::{Arrivals, Plan};
 use fleet_load::server::{Kind, Server, Source};
@@ -321,17 +321,7 @@ async fn probe(target: &Target, seconds: u64, pace: &Pace, json: Option<&Path>) 
         &schedule.hash[..12]
     );
     let (from, mut driven) = (Clocks::read()?, Driven::default());
-    let send = move |_| {
-        let request = client.get(url.clone()).timeout(timeout);
-        async move {
-            let answer = request.send().await;
-            let came = judge(&answer);
-            if let Ok(answer) = answer {
-                let _ = answer.bytes().await;
-            }
-            came
-        }
-    };
+    let send = move |_| ask(client.get(url.clone()).timeout(timeout));
     let scheduled = schedule.arrivals.len() as u64;
     let stopped = tokio::select! {
         _ = drive(schedule.arrivals, Instant::now(), send, |sent| driven.note(&sent)) => false,

@@ -134,6 +134,17 @@ pub fn since(begin: Instant) -> u64 {
     u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// Sends a request, reads its answer to the end, and says what it came to.
+pub async fn ask(request: reqwest::RequestBuilder) -> Came {
+    let answer = request.send().await;
+    let came = judge(&answer);
+    if let Ok(answer) = answer {
+        // What came is known; the connection is free once the rest is read.
+        let _ = answer.bytes().await;
+    }
+    came
+}
+
 /// What an answer, or the lack of one, comes to.
 pub fn judge(answer: &Result<reqwest::Response, reqwest::Error>) -> Came {
     match answer {

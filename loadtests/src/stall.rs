@@ -2,7 +2,7 @@
 //! of it is compared with what the schedule and the stalls say must be told.
 
 use crate::guard::{Target, Word};
-use crate::open::{Driven, drive, judge, since};
+use crate::open::{Driven, ask, drive, since};
 use crate::schedule::{Arrivals, Plan};
 use crate::validity::{Clocks, Validity};
 use anyhow::{Context, Result, bail};
@@ -200,17 +200,7 @@ pub async fn test(program: &std::path::Path, stalls: Stalls) -> Result<Told> {
     let from = Clocks::read()?;
     let begin = Instant::now();
     let mut driven = Driven::default();
-    let send = move |_| {
-        let request = client.get(url.clone());
-        async move {
-            let answer = request.send().await;
-            let came = judge(&answer);
-            if let Ok(answer) = answer {
-                let _ = answer.bytes().await;
-            }
-            came
-        }
-    };
+    let send = move |_| ask(client.get(url.clone()));
     let (_, frozen, closed) = tokio::join!(
         drive(schedule.arrivals.clone(), begin, send, |sent| driven
             .note(&sent)),
