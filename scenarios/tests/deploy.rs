@@ -9,8 +9,8 @@ use harness::scenario::{Outcome, nothing_left, scenario};
 use harness::visitors::Visitors;
 use harness::{OrBlame, authority, tools};
 use scenarios::{
-    ABROAD, HOME, INSTALL, any_site, fleet_site, installation, login, must, register_abroad, room,
-    unchanged,
+    ABROAD, HOME, INSTALL, any_site, fleet_site, impatient, installation, login, must,
+    register_abroad, room, unchanged,
 };
 
 /// The runbook is followed to its last line on a bare host; the client on this side trusts nothing but the lab's
@@ -423,12 +423,23 @@ async fn nobody_notices_a_backup_and_what_was_acknowledged_before_it_is_in_it() 
         let social = room(reader, "fleet-social", HOME).await?;
 
         let conf = "/etc/caddy/conf.d/conduit.caddy";
-        site.host.shell(&format!("cp -p {conf} /root/waits && sed -i /lb_try_duration/d {conf} && systemctl reload caddy")).await?;
+        site.host
+            .shell(&format!("cp -p {conf} /root/waits"))
+            .await?;
+        impatient(&site).await?;
         let visitors = Visitors::come(&site, &fleet, &social, "impatient");
         site.host.shell("systemctl restart conduit").await?;
         let noticed = visitors.leave().await;
-        must(noticed.unnoticed().is_err(), "notice a restart behind a proxy that does not wait", format!("{} polls", noticed.polls))?;
-        site.host.shell(&format!("cp -p /root/waits {conf} && systemctl reload caddy")).await?;
+        must(
+            noticed.unnoticed().is_err(),
+            "notice a restart behind a proxy that does not wait",
+            format!("{} polls", noticed.polls),
+        )?;
+        site.host
+            .shell(&format!(
+                "cp -p /root/waits {conf} && systemctl reload caddy"
+            ))
+            .await?;
 
         let visitors = Visitors::come(&site, &fleet, &social, "patient");
         let began = std::time::Instant::now();
@@ -441,7 +452,11 @@ async fn nobody_notices_a_backup_and_what_was_acknowledged_before_it_is_in_it() 
         restored(&site, &snapshot).await?;
         seen.there_without_gap(reader, &social, began).await?;
         let later = seen.all_there_once(reader, &social).await;
-        must(later.is_err(), "have been spoken to after the snapshot, so that a gap could have been", format!("{} messages", seen.count()))
+        must(
+            later.is_err(),
+            "have been spoken to after the snapshot, so that a gap could have been",
+            format!("{} messages", seen.count()),
+        )
     })
     .await
 }
