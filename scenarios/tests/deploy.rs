@@ -6,11 +6,10 @@ use harness::homeserver::{Binary, Origin};
 use harness::host::{BUNDLE, Needs};
 use harness::rehearse::{self, Fleet, backed_up, not_reborn, registers_nobody, restored, same};
 use harness::scenario::{Outcome, nothing_left, scenario};
-use harness::visitors::Visitors;
 use harness::{OrBlame, authority, tools};
 use scenarios::{
-    ABROAD, HOME, INSTALL, any_site, fleet_site, impatient, installation, login, must,
-    register_abroad, room, unchanged,
+    ABROAD, HOME, INSTALL, any_site, fleet_site, installation, login, must, register_abroad, room,
+    unchanged,
 };
 
 /// The runbook is followed to its last line on a bare host; the client on this side trusts nothing but the lab's
@@ -220,8 +219,6 @@ async fn registration_is_never_open_to_the_network_while_the_bootstrap_runs() ->
             }
             answers
         });
-        let run = "systemctl show --property=InvocationID --value conduit";
-        let before = site.host.shell(run).await?;
         let followed = site.follow("bootstrap.md", &[]).await;
         // Whoever listens has ended if this cannot be sent.
         let _ = stop.send(());
@@ -229,8 +226,7 @@ async fn registration_is_never_open_to_the_network_while_the_bootstrap_runs() ->
             .await
             .or_harness(|| "join the one who tries".to_owned())?;
         followed?;
-        let window = before != site.host.shell(run).await?;
-        let seen = format!("{answers:?}, the server was started again: {window}");
+        let seen = format!("{answers:?}");
         must(
             answers
                 .keys()
@@ -239,8 +235,7 @@ async fn registration_is_never_open_to_the_network_while_the_bootstrap_runs() ->
             &seen,
         )?;
         must(
-            // A try within the window waits in the proxy, and is refused after it or with 502.
-            answers.contains_key(&403) && window,
+            answers.contains_key(&403) && answers.contains_key(&502),
             "have been tried before, in and after the window",
             seen,
         )
@@ -405,58 +400,6 @@ async fn a_restored_site_is_the_site_its_users_left() -> Outcome {
         let welcome = charlie.say(&social, "welcome back").await?;
         alexander.sees(&social, &welcome).await?;
         Ok(())
-    })
-    .await
-}
-
-/// The fleet says 20 messages a second through the proxy, everybody reads along and somebody asks for the API every 10 ms,
-/// while a backup stops and starts the server: requests wait and none fails, and each message is there once. The
-/// snapshot holds what was acknowledged before the backup, and of each who spoke no message without the one before.
-///
-/// Before, the proxy is told not to wait, and the same visitors must notice a restart.
-#[tokio::test(flavor = "multi_thread")]
-async fn nobody_notices_a_backup_and_what_was_acknowledged_before_it_is_in_it() -> Outcome {
-    scenario(async |stage| {
-        let site = fleet_site(stage).await?;
-        let fleet = Fleet::settle(&site).await?;
-        let reader = &fleet.clients[0];
-        let social = room(reader, "fleet-social", HOME).await?;
-
-        let conf = "/etc/caddy/conf.d/conduit.caddy";
-        site.host
-            .shell(&format!("cp -p {conf} /root/waits"))
-            .await?;
-        impatient(&site).await?;
-        let visitors = Visitors::come(&site, &fleet, &social, "impatient");
-        site.host.shell("systemctl restart conduit").await?;
-        let noticed = visitors.leave().await;
-        must(
-            noticed.unnoticed().is_err(),
-            "notice a restart behind a proxy that does not wait",
-            format!("{} polls", noticed.polls),
-        )?;
-        site.host
-            .shell(&format!(
-                "cp -p /root/waits {conf} && systemctl reload caddy"
-            ))
-            .await?;
-
-        let visitors = Visitors::come(&site, &fleet, &social, "patient");
-        let began = std::time::Instant::now();
-        let snapshot = site.follow("backup.md", &[]).await;
-        let seen = visitors.leave().await;
-        let snapshot = snapshot?.result("SNAPSHOT")?;
-        seen.unnoticed()?;
-        seen.all_there_once(reader, &social).await?;
-        site.lose_data().await?;
-        restored(&site, &snapshot).await?;
-        seen.there_without_gap(reader, &social, began).await?;
-        let later = seen.all_there_once(reader, &social).await;
-        must(
-            later.is_err(),
-            "have been spoken to after the snapshot, so that a gap could have been",
-            format!("{} messages", seen.count()),
-        )
     })
     .await
 }
