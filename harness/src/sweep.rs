@@ -261,7 +261,8 @@ fn services() -> Vec<Fault> {
         "3",
         (
             "systemd-run --quiet --unit=stray --uid=conduit --setenv=CONDUIT_CONFIG=/opt/conduit/conduit.toml /opt/conduit/conduit; up",
-            "systemctl stop stray.service",
+            // It writes as well, and what it leaves is the old data then.
+            "systemctl stop stray.service; listing >$STATE/old",
         ),
     );
     fails.chain([hangs, seems, stray]).collect()

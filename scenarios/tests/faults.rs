@@ -4,7 +4,7 @@
 
 use harness::scenario::{Outcome, Stage, scenario};
 use harness::shared::{Settled, Shared, inside};
-use harness::sweep::{Bench, Family, Fault, Script, Sweep};
+use harness::sweep::{Bench, Fault, Script, Sweep};
 use harness::{Failure, Result};
 use scenarios::{must, unchanged};
 use std::sync::Arc;
@@ -48,10 +48,9 @@ async fn a_restore_ends_with_the_old_data_or_the_new_and_nothing_between() -> Ou
     scenario(async |stage| {
         let bench = bench(stage).await?;
         let bench = bench.lock().await;
-        let refused = bench
-            .draw(stage.world.seed())
-            .mixed()
-            .find(|fault| fault.family == Family::Service && fault.script == Script::Restore);
+        let refused = bench.draw(stage.world.seed()).mixed().find(|fault| {
+            fault.script == Script::Restore && fault.to_string().contains("a start that fails")
+        });
         let killed = Fault::kill(Script::Restore, "swap-middle", true);
         for fault in refused.into_iter().chain([killed]) {
             let trial = bench.put(&fault).await?;
