@@ -29,8 +29,10 @@ use std::time::{Duration, Instant};
 /// The scenarios of this program break things that they share: one at a time.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// Less than the Commons gives to a claim.
+/// After this no other history is begun. Less than the Commons gives to a claim.
 const TIME: Duration = Duration::from_secs(75);
+/// How long the last one may go on after that: a request across servers that are cut off waits for its time to run out.
+const LAST: Duration = Duration::from_secs(30);
 /// How many histories shrinking may try, and for how long.
 const TRIES: usize = 60;
 const SHRINKING: Duration = Duration::from_secs(30);
@@ -90,7 +92,13 @@ async fn search(
             .new_tree(&mut runner)
             .map_err(|reason| Failure::harness("draw a history").because(reason))?;
         let acts = tree.current();
-        let judged = plays(scene, mutant, &acts).await?;
+        let Ok(judged) =
+            tokio::time::timeout_at((until + LAST).into(), plays(scene, mutant, &acts)).await
+        else {
+            search.unknown.push(format!("{acts:?}: it was not over"));
+            break;
+        };
+        let judged = judged?;
         search.known.extend(judged.known.iter().cloned());
         match judged.verdict() {
             Verdict::Pass => search.passed += 1,
@@ -118,7 +126,11 @@ async fn shrunk(
             break;
         }
         let acts = tree.current();
-        let judged = plays(scene, mutant, &acts).await?;
+        let Ok(judged) = tokio::time::timeout_at(until.into(), plays(scene, mutant, &acts)).await
+        else {
+            break;
+        };
+        let judged = judged?;
         goes_on = if judged.wrong() == name.as_deref() {
             smallest = (acts, judged);
             tree.simplify()
