@@ -1,6 +1,7 @@
 //! What backup and restore survive: faults put to real runs of the shipped scripts on one site, after each of which the six
 //! invariants of the operations notes hold and the same command succeeds. Hundreds of them are put by
-//! `cargo fleet measure faults`; here is a drawn sample, and what shows that the sweep can fail.
+//! `cargo fleet measure faults`; here are some by name. A drawn sample, and what shows that the sweep can fail, are left out of
+//! runs until they have come to their end.
 
 use harness::scenario::{Outcome, Stage, scenario};
 use harness::shared::{Settled, Shared, inside};
