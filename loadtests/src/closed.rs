@@ -18,11 +18,7 @@ pub async fn figures(target: &Target, length: Duration) -> Result<([f64; 2], &'s
         // As long as it thinks, so that it does not take the processor that the open loop needs.
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    let at = |share| {
-        latencies
-            .quantile(share)
-            .map_or(0.0, |latency| latency.as_secs_f64() * 1e3)
-    };
+    let at = |share| latencies.quantile_ms(share).unwrap_or_default();
     Ok(([at(0.99), at(0.999)], "closed loop, our own"))
 }
 

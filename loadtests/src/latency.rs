@@ -50,17 +50,15 @@ impl Latencies {
         self.0.len()
     }
 
-    /// The latency that this share of them does not exceed; nothing of nothing.
-    pub fn quantile(&self, share: f64) -> Option<Duration> {
-        (self.count() > 0).then(|| Duration::from_nanos(self.0.value_at_quantile(share)))
+    /// The latency in milliseconds that this share of them does not exceed; nothing of nothing.
+    pub fn quantile_ms(&self, share: f64) -> Option<f64> {
+        let latency = || Duration::from_nanos(self.0.value_at_quantile(share));
+        (self.count() > 0).then(|| latency().as_secs_f64() * 1e3)
     }
 
     /// What is printed; nothing of nothing.
     pub fn quantiles(&self) -> Option<Quantiles> {
-        let at = |share| {
-            self.quantile(share)
-                .map(|latency| latency.as_secs_f64() * 1e3)
-        };
+        let at = |share| self.quantile_ms(share);
         let count = self.count();
         Some(Quantiles {
             count,

@@ -324,7 +324,7 @@ async fn probe(target: &Target, seconds: u64, pace: &Pace, json: Option<&Path>) 
     let send = move |_| ask(client.get(url.clone()).timeout(timeout));
     let scheduled = schedule.arrivals.len() as u64;
     let stopped = tokio::select! {
-        _ = drive(schedule.arrivals, Instant::now(), send, |sent| driven.note(&sent)) => false,
+        () = drive(schedule.arrivals, Instant::now(), send, |sent| driven.note(&sent)) => false,
         () = interrupted() => true,
     };
     let mut validity = Validity::judge(&driven, scheduled, &from, &Clocks::read()?, None);

@@ -6,7 +6,7 @@ use crate::ledger::Outcome;
 use crate::schedule::Arrival;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -45,8 +45,6 @@ pub struct Driven {
     pub accepted: u64,
     /// What went wrong, how often.
     pub troubles: BTreeMap<String, u64>,
-    /// The most that waited for an answer at one time.
-    pub most_in_flight: u64,
 }
 
 impl Driven {
@@ -79,8 +77,7 @@ pub async fn drive<F, A>(
     begin: Instant,
     send: F,
     mut each: impl FnMut(Sent),
-) -> u64
-where
+) where
     F: Fn(Arrival) -> A + Send + Sync + 'static,
     A: Future<Output = Came> + Send + 'static,
 {
@@ -91,11 +88,8 @@ where
         tokio::runtime::Handle::current(),
         Arc::new(send),
     );
-    let most = Arc::new(AtomicU64::new(0));
-    let noted = most.clone();
     // A thread of its own: the runtime's timer has a grain of a millisecond.
     std::thread::spawn(move || {
-        let in_flight = Arc::new(AtomicU64::new(0));
         for arrival in arrivals {
             std::thread::sleep(
                 (begin + Duration::from_nanos(arrival.at))
@@ -104,15 +98,10 @@ where
             if !on.load(Ordering::Relaxed) {
                 return;
             }
-            noted.fetch_max(
-                in_flight.fetch_add(1, Ordering::Relaxed) + 1,
-                Ordering::Relaxed,
-            );
-            let (send, report, in_flight) = (send.clone(), report.clone(), in_flight.clone());
+            let (send, report) = (send.clone(), report.clone());
             runtime.spawn(async move {
                 let sent = since(begin);
                 let came = send(arrival).await;
-                in_flight.fetch_sub(1, Ordering::Relaxed);
                 // Nobody listens any more once the run was interrupted.
                 let _ = report.send(Sent {
                     arrival,
@@ -126,7 +115,6 @@ where
     while let Some(sent) = reports.recv().await {
         each(sent);
     }
-    most.load(Ordering::Relaxed)
 }
 
 /// Nanoseconds since then.
@@ -146,7 +134,7 @@ pub async fn ask(request: reqwest::RequestBuilder) -> Came {
 }
 
 /// What an answer, or the lack of one, comes to.
-pub fn judge(answer: &Result<reqwest::Response, reqwest::Error>) -> Came {
+fn judge(answer: &Result<reqwest::Response, reqwest::Error>) -> Came {
     match answer {
         Ok(answer) if answer.status().is_success() => Came {
             outcome: Outcome::Accepted,

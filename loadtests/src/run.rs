@@ -4,7 +4,7 @@
 use crate::latency::{Latencies, Quantiles};
 use crate::ledger::{Counts, Finding, Ledger};
 use crate::meter::Look;
-use crate::open::{self, Came, Driven, drive, explain, judge, since};
+use crate::open::{self, Came, Driven, ask, drive, explain, since};
 use crate::schedule::{Arrival, Plan};
 use crate::server::{Kind, Server};
 use crate::validity::{Clocks, Validity};
@@ -102,6 +102,10 @@ impl Watch {
             syncs: 0,
             gaps: 0,
         }
+    }
+
+    fn trouble(&mut self, what: String) {
+        *self.troubles.entry(what).or_default() += 1;
     }
 
     fn saw(&mut self, reader: u32, tag: &Tag) {
@@ -248,17 +252,8 @@ impl Person {
         let body = json!({"msgtype": "m.text", "body": words, "test.fleet.load": tag});
         let transaction = format!("{phase}-{}", arrival.seq);
         let path = ["rooms", room, "send", "m.room.message", &transaction];
-        let answer = self
-            .request(Method::PUT, &path, &[], Some(&body))
-            .timeout(Duration::from_secs(30))
-            .send()
-            .await;
-        let came = judge(&answer);
-        // Read to its end, so that the connection can be used again.
-        if let Ok(answer) = answer {
-            let _ = answer.bytes().await;
-        }
-        came
+        let request = self.request(Method::PUT, &path, &[], Some(&body));
+        ask(request.timeout(Duration::from_secs(30))).await
     }
 
     async fn sync(&self, since: Option<&str>) -> Result<Synced> {
@@ -324,10 +319,7 @@ async fn read(person: Person, reader: u32, room: String, mut next: String, share
         let synced = match person.sync(Some(&next)).await {
             Ok(synced) => synced,
             Err(error) => {
-                *locked(&shared)
-                    .troubles
-                    .entry(format!("sync: {error:#}"))
-                    .or_default() += 1;
+                locked(&shared).trouble(format!("sync: {error:#}"));
                 // So that a server that refuses at once is not asked without end.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
@@ -341,12 +333,7 @@ async fn read(person: Person, reader: u32, room: String, mut next: String, share
                 locked(&shared).gaps += 1;
                 match person.fill(&room, joined.timeline.prev_batch, &known).await {
                     Ok(missed) => tags = missed,
-                    Err(error) => {
-                        *locked(&shared)
-                            .troubles
-                            .entry(format!("messages: {error:#}"))
-                            .or_default() += 1;
-                    }
+                    Err(error) => locked(&shared).trouble(format!("messages: {error:#}")),
                 }
             }
             tags.extend(
@@ -385,7 +372,7 @@ async fn phase(
         let (sender, room) = (senders[arrival.sender as usize].clone(), room.clone());
         async move { sender.say(&room, name, arrival).await }
     };
-    let most = drive(arrivals, begin, send, |sent| {
+    drive(arrivals, begin, send, |sent| {
         driven.note(&sent);
         locked(&watched).ledger.sent(
             sent.arrival.seq,
@@ -395,7 +382,6 @@ async fn phase(
         );
     })
     .await;
-    driven.most_in_flight = most;
     let deadline = Instant::now() + DRAIN;
     while !settled(&locked(shared).ledger, driven.accepted) && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(10)).await;

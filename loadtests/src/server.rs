@@ -65,7 +65,8 @@ pub struct Server {
     pub meter: Meter,
     /// From `docker run` to its first answer.
     pub started: Duration,
-    container: String,
+    // Before the data that it uses.
+    _container: Container,
     _data: tempfile::TempDir,
 }
 
@@ -106,52 +107,43 @@ impl Server {
         let container = docker(run)
             .await
             .with_context(|| format!("start {}", kind.name()))?;
-        let removal = Removal(container.clone());
+        let container = Container(container);
         let target = Target::admit(&format!("http://127.0.0.1:{port}"), &Word::default()).await?;
-        until_it_answers(&target, &container)
+        until_it_answers(&target, &container.0)
             .await
             .with_context(|| format!("wait for {}", kind.name()))?;
         let started = began.elapsed();
         let mut inspect = Command::new("docker");
-        inspect.args(["inspect", "--format", "{{.State.Pid}}", &container]);
+        inspect.args(["inspect", "--format", "{{.State.Pid}}", &container.0]);
         let process = docker(inspect)
             .await?
             .parse()
             .context("read the server's process id")?;
         let meter = Meter::of(process, data.path())?;
-        std::mem::forget(removal);
         Ok(Self {
             kind,
             target,
             meter,
             started,
-            container,
+            _container: container,
             _data: data,
         })
     }
 }
 
-impl Drop for Server {
+/// A container by its id, which is removed with this.
+#[derive(Debug)]
+struct Container(String);
+
+impl Drop for Container {
     fn drop(&mut self) {
-        remove(&self.container);
-    }
-}
-
-/// A container that is removed unless it becomes a [`Server`].
-struct Removal(String);
-
-impl Drop for Removal {
-    fn drop(&mut self) {
-        remove(&self.0);
-    }
-}
-
-fn remove(container: &str) {
-    let removed = std::process::Command::new("docker")
-        .args(["rm", "--force", container])
-        .output();
-    if !removed.is_ok_and(|output| output.status.success()) {
-        eprintln!("could not remove the container {container}: `cargo fleet clean` will");
+        let id = &self.0;
+        let removed = std::process::Command::new("docker")
+            .args(["rm", "--force", id])
+            .output();
+        if !removed.is_ok_and(|output| output.status.success()) {
+            eprintln!("could not remove the container {id}: `cargo fleet clean` will");
+        }
     }
 }
 

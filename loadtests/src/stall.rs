@@ -201,7 +201,7 @@ pub async fn test(program: &std::path::Path, stalls: Stalls) -> Result<Told> {
     let begin = Instant::now();
     let mut driven = Driven::default();
     let send = move |_| ask(client.get(url.clone()));
-    let (_, frozen, closed) = tokio::join!(
+    let ((), frozen, closed) = tokio::join!(
         drive(schedule.arrivals.clone(), begin, send, |sent| driven
             .note(&sent)),
         server.freeze(begin, stalls.stall, stalls.period, stalls.times),
@@ -220,12 +220,7 @@ pub async fn test(program: &std::path::Path, stalls: Stalls) -> Result<Told> {
         .iter()
         .map(|arrival| wait(arrival.at, &frozen))
         .collect();
-    let told = |share| {
-        driven
-            .latency
-            .quantile(share)
-            .map(|latency| latency.as_secs_f64() * 1e3)
-    };
+    let told = |share| driven.latency.quantile_ms(share);
     let (Some(p99), Some(p999)) = (told(0.99), told(0.999)) else {
         bail!("nothing was answered")
     };

@@ -109,12 +109,7 @@ impl Validity {
         server_cpu: Option<f64>,
     ) -> Self {
         let seconds = (to.at - from.at).as_secs_f64();
-        let slip = |share| {
-            driven
-                .slip
-                .quantile(share)
-                .map_or(0.0, |slip| slip.as_secs_f64() * 1e3)
-        };
+        let slip = |share| driven.slip.quantile_ms(share).unwrap_or_default();
         let own = to.own - from.own;
         let ticks = (to.ticks - from.ticks).max(1) as f64;
         let mut validity = Self {

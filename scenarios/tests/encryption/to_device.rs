@@ -13,7 +13,7 @@ use reqwest::Method;
 use scenarios::encoded;
 use serde_json::{Value, json};
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// F9. alice's device sends notes to bob's, one of them twice under one transaction id. Whatever bob is told he is told again
 /// when he asks again with the same token, and not any more once he has asked with the next; in all he is told each note
@@ -73,13 +73,14 @@ async fn a_stream_of_to_device_messages_is_told_whole_and_once() -> Outcome {
             over.store(true, Ordering::Relaxed);
             sent
         };
-        let ends = AtomicUsize::new(0);
+        let mut ends = 0;
         let heard = async {
             let what = "bob is told what was sent last";
             let met = probe::until(what, soon(), async || {
                 // One may be lost like any other.
                 if over.load(Ordering::Relaxed) {
-                    let end = format!("{END}-{}", ends.fetch_add(1, Ordering::Relaxed));
+                    ends += 1;
+                    let end = format!("{END}-{ends}");
                     if let Err(failure) = send(&alices[0], &bob, &end, &end).await {
                         return ProbeState::Failed(failure.to_string());
                     }
