@@ -17,7 +17,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 /// The disk of the machine in mebibytes, as `trial.sh` gives it back.
-const DISK: u32 = 1600;
+pub const DISK: u32 = 1600;
 const HOOK: &str = include_str!("sweep/hook.sh");
 const TRIAL: &str = include_str!("sweep/trial.sh");
 
@@ -212,8 +212,8 @@ impl Fault {
     }
 }
 
-/// Conduit does not stop, or does not start as it must.
-fn services() -> Vec<Fault> {
+/// Conduit does not stop, or does not start as it must: all of them.
+pub fn services() -> Vec<Fault> {
     const START: &str = "systemctl reset-failed conduit.service; systemctl start conduit.service";
     const FAILS: [(&str, &str); 3] = [
         ("a start that fails", "ExecStartPre=/bin/false"),

@@ -5,7 +5,7 @@
 
 use harness::scenario::{Outcome, Stage, scenario};
 use harness::shared::{Settled, Shared, inside};
-use harness::sweep::{Bench, Fault, Script, Sweep};
+use harness::sweep::{Bench, DISK, Fault, Script, Sweep, services};
 use harness::{Failure, Result};
 use scenarios::{must, unchanged};
 use std::sync::Arc;
@@ -49,9 +49,15 @@ async fn a_restore_ends_with_the_old_data_or_the_new_and_nothing_between() -> Ou
     scenario(async |stage| {
         let bench = bench(stage).await?;
         let bench = bench.lock().await;
-        let refused = bench.draw(stage.world.seed()).mixed().find(|fault| {
+        let mut refused = services();
+        refused.retain(|fault| {
             fault.script == Script::Restore && fault.to_string().contains("a start that fails")
         });
+        must(
+            refused.len() == 2,
+            "know a start that fails, without and with a drain",
+            format!("{refused:?}"),
+        )?;
         let killed = Fault::kill(Script::Restore, "swap-middle", true);
         for fault in refused.into_iter().chain([killed]) {
             let trial = bench.put(&fault).await?;
@@ -204,11 +210,12 @@ async fn what_cannot_work_is_refused_before_anything_is_touched() -> Outcome {
         let bench = bench.lock().await;
         let host = &bench.site.host;
         let restore = "restore.sh latest --replace --drain 0";
+        let room = format!("mount -o remount,size={DISK}m /opt");
         for (what, stopped, before, command, named, after) in [
             ("a backup with a wrong password", "", NO_PASSWORD, "backup.sh", "wrong password", PASSWORD),
             ("a restore with a wrong password", STOP, NO_PASSWORD, restore, "wrong password", PASSWORD),
-            ("a backup without room", "", FULL, "backup.sh", "free", "mount -o remount,size=1600m /opt"),
-            ("a restore without room", STOP, FULL, restore, "free", "mount -o remount,size=1600m /opt"),
+            ("a backup without room", "", FULL, "backup.sh", "free", &*room),
+            ("a restore without room", STOP, FULL, restore, "free", &*room),
             ("a restore under an older server", STOP, OLDER, restore, "0.10.3", "ln -sfn \"$(cat /root/link)\" conduit"),
             ("a restore of another site", STOP, "true", "restore.sh latest --replace --server-name vale.test", "vale.test", "true"),
             ("a restore over data", STOP, "true", "restore.sh latest", "not empty", "true"),
