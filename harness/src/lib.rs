@@ -54,6 +54,7 @@ pub mod sweep;
 pub mod tools;
 pub mod ui;
 pub mod verdict;
+pub mod visitors;
 pub mod wire;
 pub mod world;
 

@@ -12,7 +12,7 @@ use harness::report::Claim;
 use harness::scenario::{Outcome, Stage, scenario, tried};
 use harness::{Blame, Exit, Failure, OrBlame, Result, Verdict, tools};
 use ruma::UserId;
-use scenarios::{HOME, SOON, any_site, fleet_site, login, must, product};
+use scenarios::{HOME, SOON, any_site, fleet_site, impatient, login, must, product};
 use serde_json::Value;
 use std::future::pending;
 use std::process::Stdio;
@@ -125,7 +125,10 @@ async fn a_server_that_dies_in_the_middle_is_told_from_one_that_answers_wrongly(
                 };
                 whole(ask().await)?;
                 match &end {
-                    Some(end) => _ = site.host.shell(end).await?,
+                    Some(end) => {
+                        impatient(&site).await?;
+                        site.host.shell(end).await?;
+                    }
                     None => {
                         let host = [site.host.container().to_owned()];
                         stage.world.docker().remove_containers(&host).await?;

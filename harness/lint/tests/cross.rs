@@ -1114,8 +1114,8 @@ fn a_path_of_the_matrix_api_must_not_be_rewritten() {
             "/_matrix/*",
         ),
         (
-            "\t\treverse_proxy 127.0.0.1:6167 {",
-            "\t\turi strip_prefix /_matrix\n\t\treverse_proxy 127.0.0.1:6167 {",
+            "\t\treverse_proxy @kept 127.0.0.1:6167 {",
+            "\t\turi strip_prefix /_matrix\n\t\treverse_proxy @kept 127.0.0.1:6167 {",
             "/_matrix",
         ),
     ] {
@@ -1129,12 +1129,26 @@ fn a_path_of_the_matrix_api_must_not_be_rewritten() {
     }
 }
 
+/// Requests reach Conduit by several ways in the kit: with a body that is kept, without, and after a refusal.
+#[test]
+fn every_way_to_conduit_is_looked_at() {
+    for way in [
+        "\t\treverse_proxy @kept 127.0.0.1:",
+        "\t\t\t\treverse_proxy 127.0.0.1:",
+    ] {
+        let change = (CADDYFILE, &*format!("{way}6167"), &*format!("{way}6168"));
+        let found = only(cross::check_with(&caddy(), &kit_with(&[change])));
+        assert_eq!(found.code, Code::UpstreamDisagrees, "{way}");
+        assert!(files_of(&found).contains(CADDYFILE), "{way}");
+    }
+}
+
 #[test]
 fn forwarded_headers_are_left_to_caddy() {
     let change = (
         CADDYFILE,
-        "\t\t\ttransport http {",
-        "\t\t\theader_up X-Forwarded-For {http.request.header.X-Real-IP}\n\t\t\ttransport http {",
+        "\t\t\theader_up Expect 100-continue",
+        "\t\t\theader_up Expect 100-continue\n\t\t\theader_up X-Forwarded-For {http.request.header.X-Real-IP}",
     );
     let found = only(cross::check_with(&caddy(), &kit_with(&[change])));
     assert_eq!(found.code, Code::ForwardedHeaders);

@@ -28,41 +28,31 @@ async fn interrupted(site: &Site, how: &str) -> Result<()> {
         .map(|_| ())
 }
 
-/// Says one thing after the other until the server is gone and back, and hands back what was accepted, in order. What
-/// got no answer may have been said or not: a timeout is not a refusal.
+/// Says one thing after the other, counting aloud, until the server is known to be back, and hands back what was accepted,
+/// in order. What got no answer may have been said or not: a timeout is not a refusal.
 async fn talk(
     who: &Client,
     room: &RoomId,
     said: &watch::Sender<usize>,
+    back: &watch::Receiver<bool>,
 ) -> Result<Vec<OwnedEventId>> {
     let mut accepted = Vec::new();
-    loop {
-        let number = accepted.len();
-        said.send_replace(number);
-        match who.try_say(room, &format!("number {number}")).await {
-            Ok(answer) => match answer.outcome {
+    while !*back.borrow() {
+        let number = *said.borrow();
+        // An error is that of the proxy, while nobody is behind it, of Conduit, while it stops, or of a broken connection.
+        if let Ok(answer) = who.try_say(room, &format!("number {number}")).await {
+            match answer.outcome {
                 Ok(event) => accepted.push(event),
-                // The proxy, while nobody is behind it; and Conduit, while it stops.
-                Err(refusal) if refusal.status >= 500 => break,
+                Err(refusal) if refusal.status >= 500 => {}
                 Err(refusal) => {
                     return Err(Failure::product("take a message or be away")
                         .last_seen(refusal.to_string()));
                 }
-            },
-            Err(_) => break,
+            }
         }
+        said.send_replace(number + 1);
     }
-    let back = harness::probe::until("the server takes messages again", SOON, async || match who
-        .try_say(room, "back")
-        .await
-    {
-        Ok(answer) => match answer.outcome {
-            Ok(event) => ProbeState::Ready(event),
-            Err(refusal) => ProbeState::NotYet(refusal.to_string()),
-        },
-        Err(failure) => ProbeState::NotYet(failure.to_string()),
-    });
-    accepted.push(back.await?);
+    accepted.push(who.say(room, "back").await?);
     Ok(accepted)
 }
 
@@ -88,14 +78,18 @@ async fn a_token_from_before_a_restart_or_a_kill_loses_nothing_and_repeats_nothi
                 .await?;
             let since = listener.since().map(str::to_owned);
             let (said, mut heard_of) = watch::channel(0);
-            let (accepted, ()) = tokio::try_join!(talk(&alexander, &social, &said), async {
-                // In the middle of it: once something was accepted.
-                heard_of
-                    .wait_for(|said| *said >= 5)
-                    .await
-                    .or_harness(|| "hear of what was said".to_owned())?;
-                interrupted(&site, how).await
-            })?;
+            let (returns, back) = watch::channel(false);
+            let (accepted, ()) =
+                tokio::try_join!(talk(&alexander, &social, &said, &back), async {
+                    // In the middle of it: once something was accepted.
+                    heard_of
+                        .wait_for(|said| *said >= 5)
+                        .await
+                        .or_harness(|| "hear of what was said".to_owned())?;
+                    interrupted(&site, how).await?;
+                    returns.send_replace(true);
+                    Ok(())
+                })?;
             let last = alexander.say(&social, &format!("after {how}")).await?;
             let mut listener = ezra.listen_from(since).await?;
             listener

@@ -490,16 +490,20 @@ fn a_long_poll_wakes_for_a_message_an_invitation_and_a_to_device_message() -> Ou
 #[test]
 fn the_answer_that_wakes_a_long_poll_tells_what_woke_it() -> Outcome {
     claim().flawed(&[&known::WAKES_EMPTY]).holds(async |scene| {
-        // Every one of several: where a message is quicker than the poll, there is nothing to wake.
+        // Every one of several: where a message is quicker than the poll, there is nothing to wake. All of them before one is
+        // judged, so that as much is asked through the proxy as without it.
+        let mut empty = Vec::new();
         for _ in 0..4 {
             let (_, answer, _, told) = woken(scene, "message").await?;
-            product(
-                told.holds(&answer),
-                "tell in the answer that wakes a poll what woke it",
-                format!("woken with {answer}"),
-            )?;
+            if !told.holds(&answer) {
+                empty.push(answer.to_string());
+            }
         }
-        Ok(())
+        product(
+            empty.is_empty(),
+            "tell in the answer that wakes a poll what woke it",
+            format!("woken with {}", empty.join("\n")),
+        )
     })
 }
 

@@ -211,11 +211,12 @@ async fn meets(column: &Column, ways: Ways<'_>) -> Result<()> {
     if column.meanwhile == Meanwhile::Either {
         return Ok(());
     }
-    // Who is to be served waits for packets that are lost and come again.
-    let limit = if column.meanwhile == Meanwhile::Served {
-        30
-    } else {
+    // Who is to be served waits for packets that are lost and come again, and who is refused for a proxy that waits for its
+    // server.
+    let limit = if column.meanwhile == Meanwhile::Silent {
         2
+    } else {
+        30
     };
     let asks = format!(
         "curl -s -m {limit} -o /dev/null -w '%{{http_code}}' https://matrix.{}/_matrix/federation/v1/version",

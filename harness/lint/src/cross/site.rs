@@ -472,6 +472,11 @@ impl<'a> Words<'a> {
                 Maybe::Unknown => {
                     if let Some(announced) = self.announced(&route["match"], &route["handle"]) {
                         walk.announced.get_or_insert(announced);
+                    } else if only_passed_on(&route["handle"]) {
+                        // Whoever it is about goes to a server like the others, and so its upstreams count with theirs.
+                        for handler in route["handle"].as_array().into_iter().flatten() {
+                            self.handler(handler, request, walk);
+                        }
                     } else {
                         walk.uncertain = true;
                     }
@@ -544,13 +549,21 @@ impl<'a> Words<'a> {
                     walk.rewrite
                         .get_or_insert(place.with(place.written().to_owned()));
                 }
-                let upstreams = handler["upstreams"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .filter_map(|upstream| upstream["dial"].as_str())
-                    .map(|dial| self.upstream(dial))
-                    .collect();
+                // Where a failed answer is passed on to, and what has come before under a condition that is not known.
+                for response in handler["handle_response"].as_array().into_iter().flatten() {
+                    self.routes(&response["routes"], request, walk);
+                }
+                let mut upstreams = match std::mem::take(&mut walk.answer) {
+                    Answer::Proxy { upstreams, .. } => upstreams,
+                    _ => Vec::new(),
+                };
+                for upstream in handler["upstreams"].as_array().into_iter().flatten() {
+                    if let Some(dial) = upstream["dial"].as_str()
+                        && !upstreams.iter().any(|known| known.value == dial)
+                    {
+                        upstreams.push(self.upstream(dial));
+                    }
+                }
                 walk.answer = Answer::Proxy {
                     upstreams,
                     tls: !handler["transport"]["tls"].is_null(),
@@ -697,6 +710,13 @@ fn names_matrix(sets: &Value) -> bool {
             .filter_map(Value::as_str)
             .any(|path| path.starts_with("/_matrix"))
     })
+}
+
+/// Whether a route does nothing but pass requests on to a server.
+fn only_passed_on(handlers: &Value) -> bool {
+    let handlers = handlers.as_array().map_or(&[][..], Vec::as_slice);
+    let proxy = |handler: &Value| handler["handler"] == "reverse_proxy";
+    !handlers.is_empty() && handlers.iter().all(proxy)
 }
 
 /// Whether one of the sets matches; none of them is a match.
