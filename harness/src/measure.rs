@@ -1,12 +1,15 @@
 //! The figures that the README names, each as a series of runs with its spread: a lone number is no reading.
 
+mod backup;
+pub use backup::{Costs, backup};
+
 use crate::authority::PRODUCTION_NAME;
 use crate::corruption::{Bench, Score};
 use crate::drill::Sample;
 use crate::failure::{Failure, OrBlame, Result};
 use crate::homeserver::Binary;
 use crate::host::Needs;
-use crate::rehearse::{Fleet, Judge, backed_up};
+use crate::rehearse::{Fleet, backed_up};
 use crate::site::Site;
 use crate::sweep::{self, Sweep};
 use crate::world::{Options, World};
@@ -130,48 +133,6 @@ pub async fn site(conduit: &Binary, times: u32) -> Result<Vec<Series>> {
         world.close().await?;
     }
     Ok(vec![booted, answered, followed])
-}
-
-/// How long clients are without the API during a backup of a data directory of at least `mib` mebibytes, next to how
-/// long a plain restart of the same server takes: both judged by a client that asks every 10 ms, in turn.
-///
-/// # Errors
-/// Whatever keeps a backup from being made.
-pub async fn backup(conduit: &Binary, mib: usize, times: u32) -> Result<Vec<Series>> {
-    const FILE_MIB: usize = 12;
-    let world = World::open(Options::default()).await?;
-    let site = world.site(PRODUCTION_NAME, conduit).await?;
-    site.follow("bootstrap.md", &[]).await?;
-    let fleet = Fleet::settle(&site).await?;
-    let task = ui::Task::begin(1, format!("upload {mib} MiB of media"));
-    let files = mib.div_ceil(FILE_MIB);
-    for number in 0..files {
-        let content = fixtures::media::pseudo_random(number as u64 + 1, FILE_MIB << 20);
-        fleet.clients[1]
-            .upload(&content, "application/octet-stream")
-            .await?;
-        task.parts(number as u64 + 1, files as u64);
-    }
-    task.end("done");
-    let size = site
-        .host
-        .shell("du -sm /opt/conduit/data | cut -f1")
-        .await?;
-    ui::say(format!("  data directory: {size} MiB"));
-    let mut restart = Series::new("client API away during `systemctl restart conduit`");
-    let mut away = Series::new(format!("client API away during a backup of {size} MiB"));
-    let mut whole = Series::new("backup.md from beginning to end");
-    // The first backup copies everything into the repository, later ones what is new: both stop the server alike.
-    for _ in 0..times {
-        let judge = Judge::start(&site);
-        site.host.shell("systemctl restart conduit").await?;
-        restart.push(judge.stop().await);
-        let began = Instant::now();
-        away.push(backed_up(&site).await?.away);
-        whole.push(began.elapsed());
-    }
-    world.close().await?;
-    Ok(vec![restart, away, whole])
 }
 
 /// Which of so many corruptions of a small site's backup are caught, and by what.
