@@ -9,6 +9,11 @@
 //! before the backup. Of a store that comes from elsewhere the first drill takes one, proves what needs none, and
 //! compares with what the last good drill of that site saw; a later drill of the same snapshot must see the same again.
 
+pub mod command;
+mod sentinel;
+
+pub use sentinel::{READ, Read, Sentinel, Watch};
+
 use crate::admins::Admins;
 use crate::client::{Client, NewRoom, Session};
 use crate::failure::{Failure, OrBlame, Result};
@@ -400,6 +405,20 @@ impl Scratch {
         Ok(clients)
     }
 
+    /// Has a new device of the sentinel's user read it. Returns how old it was when the backup was made, in seconds.
+    ///
+    /// # Errors
+    /// The deployment's, where it cannot be read or was too old.
+    pub async fn reads(&self, watch: &Watch, found: &Restored) -> Result<u64> {
+        let sentinel = &watch.sentinel;
+        let entered = self.enter([sentinel.user.localpart()]).await?;
+        let Some(client) = entered.first() else {
+            return Err(Failure::harness("enter the restored site"));
+        };
+        let said = (watch.read)(&self.site, client.session(), sentinel).await?;
+        sentinel.age(said, found.created)
+    }
+
     /// Asks the server for what only it knows, as its own account.
     ///
     /// # Errors
@@ -699,6 +718,8 @@ pub enum Subject {
         server_name: String,
         /// Which: an id, or `latest`.
         snapshot: String,
+        /// What must be read of it with a recovery key.
+        watch: Option<Watch>,
     },
 }
 
@@ -715,12 +736,13 @@ pub async fn drill(
     let began = now();
     let mut report = Report::default();
     let lab = tempfile::tempdir().or_environment(|| "make a directory for the store".to_owned())?;
-    let (store, server_name, snapshot, sample) = match subject {
+    let (store, server_name, snapshot, watch, sample) = match subject {
         Subject::Store {
             store,
             server_name,
             snapshot,
-        } => (store, server_name, snapshot, None),
+            watch,
+        } => (store, server_name, snapshot, watch, None),
         Subject::Lab => {
             // Gone before the drill begins, as the site that a backup is wanted for.
             let world = World::open(Options::default()).await?;
@@ -731,6 +753,7 @@ pub async fn drill(
                 sample.store.clone(),
                 name,
                 "latest".to_owned(),
+                None,
                 Some(sample),
             )
         }
@@ -749,6 +772,7 @@ pub async fn drill(
         store: &store,
         server_name,
         snapshot,
+        watch: watch.as_ref(),
         sample: sample.as_ref(),
         history,
     };
@@ -775,7 +799,8 @@ pub async fn drill(
             Ok(()) => ui::say(format!("evidence: {}", evidence.display())),
             Err(failure) => ui::say(failure.to_string()),
         }
-        for name in [RESTORED, ENTERED, SAME] {
+        let read = watch.is_some().then_some(READ);
+        for name in [RESTORED, ENTERED, SAME].into_iter().chain(read) {
             if !report.claims.iter().any(|claim| claim.name == name) {
                 report.not_put(
                     name,
@@ -806,6 +831,7 @@ struct Course<'a> {
     store: &'a Store,
     server_name: String,
     snapshot: String,
+    watch: Option<&'a Watch>,
     sample: Option<&'a Sample>,
     history: &'a History,
 }
@@ -838,6 +864,16 @@ impl Course<'_> {
         };
         self.look(report, server, &scratch, &found, recorded, sessions)
             .await?;
+        if let Some(watch) = self.watch {
+            let age = report
+                .put(READ, server, scratch.reads(watch, &found))
+                .await?;
+            report.figure(
+                "age of the newest readable message when the backup was made",
+                age as f64,
+                "s",
+            );
+        }
         report.figure(
             "age of the backup: what would be lost if the site died now (RPO)",
             clock.saturating_sub(found.created) as f64,

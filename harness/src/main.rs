@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use harness::Exit;
-use harness::drill::{self, History, Store, Subject};
+use harness::drill::command::{Drill, Server, Vary, parse_seed, parse_server_name};
 use harness::failure::{Failure, OrBlame, Result};
 use harness::host::Needs;
 use harness::report::{Report, point_latest_to};
@@ -105,28 +105,10 @@ struct Agree {
 }
 
 #[derive(Args)]
-struct Server {
-    /// The Conduit to rehearse; by default CONDUIT_BIN, `conduit` on PATH, the download cache, the pinned download,
-    /// the official image
-    #[arg(long, value_name = "PATH")]
-    conduit: Option<PathBuf>,
-}
-
-#[derive(Args)]
 struct Require {
     /// Fail where a claim was not proved on this server
     #[arg(long, value_name = "SERVER", value_parser = ["conduit"])]
     require: Option<String>,
-}
-
-#[derive(Args)]
-struct Vary {
-    /// Draw what varies from this, in hexadecimal; a failure prints it
-    #[arg(long, value_name = "HEX", value_parser = parse_seed)]
-    seed: Option<u64>,
-    /// Leave everything standing at the end
-    #[arg(long)]
-    keep: bool,
 }
 
 #[derive(Args)]
@@ -195,47 +177,6 @@ struct Follow {
 }
 
 #[derive(Args)]
-struct Drill {
-    #[command(flatten)]
-    server: Server,
-    #[command(flatten)]
-    vary: Vary,
-    /// The restic repository, a directory (or FLEET_DRILL_STORE); without one a lab site is made and backed up for the
-    /// drill
-    #[arg(
-        long,
-        value_name = "DIR",
-        env = "FLEET_DRILL_STORE",
-        hide_env = true,
-        requires = "password_file"
-    )]
-    store: Option<PathBuf>,
-    /// The file with its password (or FLEET_DRILL_PASSWORD_FILE)
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "FLEET_DRILL_PASSWORD_FILE",
-        hide_env = true
-    )]
-    password_file: Option<PathBuf>,
-    /// The server name that the backup must have
-    #[arg(long, default_value = "timmy.foundation", value_parser = parse_server_name)]
-    server_name: String,
-    /// The snapshot to restore
-    #[arg(long, value_name = "ID", default_value = "latest", value_parser = parse_snapshot)]
-    snapshot: String,
-    /// Where drills are noted (or FLEET_DRILL_HISTORY); by default in the cache of this user
-    #[arg(long, value_name = "DIR", env = "FLEET_DRILL_HISTORY", hide_env = true)]
-    history: Option<PathBuf>,
-    /// Only say how drills stand: 0 where the last one was good, 11 where it was red, 14 where none has run for too long
-    #[arg(long, conflicts_with_all = ["store", "snapshot", "keep", "seed", "conduit"])]
-    status: bool,
-    /// How many days a good drill is good for
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=366))]
-    days: u32,
-}
-
-#[derive(Args)]
 struct Measure {
     /// `site`: from nothing to a site that answers over TLS; `backup`: how long a backup keeps clients waiting, what
     /// it stores, and how long a restore takes; `health`: whether the health check stays quiet while the fleet talks to each
@@ -264,28 +205,6 @@ struct Measure {
     seed: u64,
 }
 
-fn parse_snapshot(text: &str) -> std::result::Result<String, String> {
-    let id = (8..=64).contains(&text.len())
-        && text
-            .bytes()
-            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    if id || text == "latest" {
-        return Ok(text.to_owned());
-    }
-    Err("a snapshot is `latest` or an id of 8 to 64 hexadecimal digits".to_owned())
-}
-
-fn parse_seed(text: &str) -> std::result::Result<u64, String> {
-    u64::from_str_radix(text, 16).map_err(|_| "a seed is a hexadecimal number".to_owned())
-}
-
-fn parse_server_name(text: &str) -> std::result::Result<String, String> {
-    if world::is_server_name(text) {
-        return Ok(text.to_owned());
-    }
-    Err("a server name is a domain name in lower case, without port".to_owned())
-}
-
 fn parse_variable(text: &str) -> std::result::Result<(String, String), String> {
     let (name, value) = text
         .split_once('=')
@@ -296,15 +215,7 @@ fn parse_variable(text: &str) -> std::result::Result<(String, String), String> {
 #[tokio::main]
 async fn main() -> ExitCode {
     ui::enable();
-    match world::unless_interrupted(run(Cli::parse().verb)).await {
-        Some(Ok(exit)) => exit.into(),
-        Some(Err(failure)) => {
-            ui::remark(format!("error: {failure}\n"));
-            Exit::from(failure.blame).into()
-        }
-        // At once: a thread that waits for an answer on the terminal would keep the runtime from ending.
-        None => std::process::exit(Exit::Interrupted.code().into()),
-    }
+    world::exit_code(run(Cli::parse().verb)).await
 }
 
 async fn run(verb: Verb) -> Result<Exit> {
@@ -463,17 +374,8 @@ async fn doctor(server: &Server) -> Result<Exit> {
 }
 
 /// A Conduit, for what makes no sense without one.
-async fn needed(server: &Server, what: &str) -> Result<homeserver::Binary> {
-    setup::provide_conduit(server.conduit.as_deref())
-        .await?
-        .ok_or_else(|| {
-            Failure::environment(format!("{what}: there is no Conduit"))
-                .hint("give one with `--conduit PATH`")
-        })
-}
-
 async fn up(arguments: &Up) -> Result<Exit> {
-    let conduit = needed(&arguments.server, "bring a site up").await?;
+    let conduit = arguments.server.needed("bring a site up").await?;
     // Kept only once it stands: what failed on the way, or was interrupted, is no site.
     let world = World::open(Options::default()).await?;
     let site = world.site(&arguments.server_name, &conduit).await?;
@@ -734,7 +636,7 @@ async fn follow_one(
 }
 
 async fn bundle(directory: &Path, server: &Server) -> Result<Exit> {
-    let conduit = needed(server, "make a bundle").await?;
+    let conduit = server.needed("make a bundle").await?;
     let made = tools::bundle(&conduit).await?;
     let what = || format!("write the bundle to `{}`", directory.display());
     if directory.exists() {
@@ -797,41 +699,17 @@ fn write_page(report: &Report) -> Result<PathBuf> {
     Ok(page)
 }
 
+/// With a sentinel it is a drill of another program, which has the client's side of encryption and takes the same arguments.
 async fn drill(arguments: &Drill) -> Result<Exit> {
-    let history = arguments.history.clone();
-    let history = History::at(history.unwrap_or_else(|| paths::cache().join("drills")));
-    if arguments.status {
-        let (text, exit) = history.status(drill::now(), arguments.days)?;
-        ui::show(text)?;
-        return Ok(exit);
+    if arguments.sentinel().is_none() {
+        return arguments.run(None).await;
     }
-    // A store that cannot be opened is said before anything is made.
-    let subject = match (&arguments.store, &arguments.password_file) {
-        (Some(store), Some(password)) => Subject::Store {
-            store: Store::open(store, password)?,
-            server_name: arguments.server_name.clone(),
-            snapshot: arguments.snapshot.clone(),
-        },
-        _ => Subject::Lab,
-    };
-    let conduit = needed(&arguments.server, "drill").await?;
-    ui::say(format!("drilling with {}", conduit.describe()));
-    let run = world::new_run_directory()?;
-    let options = Options {
-        seed: arguments.vary.seed,
-        keep: arguments.vary.keep,
-        run: Some(run.clone()),
-    };
-    let (report, line) = drill::drill(&conduit, subject, &history, options).await?;
-    report.write(&run)?;
-    ui::show(report.lines())?;
-    ui::show(format!("{}\n", line.noted()))?;
-    ui::say(format!("report: {}", run.display()));
-    Ok(report.exit(false))
+    let given: Vec<_> = std::env::args().skip(2).collect();
+    program("fleet-device", &["--bin", "fleet-drill"], &given, &[]).await
 }
 
 async fn measure(arguments: &Measure) -> Result<Exit> {
-    let conduit = needed(&arguments.server, "measure").await?;
+    let conduit = arguments.server.needed("measure").await?;
     ui::say(format!("measuring {}", conduit.describe()));
     if arguments.what == "health" {
         let watch = harness::measure::health(&conduit, arguments.minutes).await?;

@@ -7,11 +7,13 @@ use crate::failure::{Failure, OrBlame, Result};
 use crate::host::{Host, Ports};
 use crate::image::Image;
 use crate::record::Recorder;
+use crate::verdict::Exit;
 use crate::{paths, ui};
 use bollard::query_parameters::RemoveContainerOptionsBuilder;
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Once};
 use testcontainers::{ContainerAsync, GenericImage};
@@ -628,10 +630,23 @@ fn guard_against_interruption() {
                         remove_own().await;
                     });
                 }
-                std::process::exit(crate::verdict::Exit::Interrupted.code().into());
+                std::process::exit(Exit::Interrupted.code().into());
             }
         });
     });
+}
+
+/// Does the work of a command line [unless it is interrupted](unless_interrupted), says why it failed, and has the exit code.
+pub async fn exit_code(work: impl Future<Output = Result<Exit>>) -> ExitCode {
+    match unless_interrupted(work).await {
+        Some(Ok(exit)) => exit.into(),
+        Some(Err(failure)) => {
+            ui::remark(format!("error: {failure}\n"));
+            Exit::from(failure.blame).into()
+        }
+        // At once: a thread that waits for an answer on the terminal would keep the runtime from ending.
+        None => std::process::exit(Exit::Interrupted.code().into()),
+    }
 }
 
 /// Does the work of a command line, unless Ctrl-C, SIGTERM or SIGHUP comes first. Then the work is dropped, so that its

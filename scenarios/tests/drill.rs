@@ -1,9 +1,10 @@
 //! Drills: whether the newest backup is what the site was, and what would not be noticed if it were not.
 
-use fleet_device::{Device, EncryptedRoom, Shown, Way};
+use fleet_device::{Device, EncryptedRoom, Shown, Way, reads_sentinel};
 use harness::accounts::Account;
+use harness::client::{Client, NewRoom, Session};
 use harness::corruption::{Bench, Catcher, Corruption, Place, Score, Trial};
-use harness::drill::{self, History, SAME, Sample, Subject};
+use harness::drill::{self, History, READ, SAME, Sample, Subject, Watch};
 use harness::fingerprint::Print;
 use harness::scenario::{Outcome, Stage, scenario};
 use harness::shared::{Settled, Shared, inside};
@@ -92,15 +93,27 @@ async fn bench(stage: &Stage) -> Result<Arc<Settled<Mutex<Bench>>>> {
 
 /// Rows *Drill* of operations.md: alice is nobody here, the operator has nothing but a store and its password. The newest
 /// backup comes up on a fresh machine, every account of the manifest gets in by what only the scratch server knows, no
-/// packet leaves, the store stays as it is, and how old the backup was and how long it took is kept. Then one message more
-/// stands in the record than in the backup: the next drill is red, names it, and alarms until one is good again.
+/// packet leaves, the store stays as it is, and how old the backup was and how long it took is kept. A new device reads the
+/// sentinel with the recovery key, and tells how old it was. Then one message more stands in the record than in the backup:
+/// the next drill is red, names it, and alarms until one is good again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drill_of_a_store_proves_it_remembers_it_and_is_red_when_a_message_is_missing() -> Outcome
 {
     scenario(async |stage| {
         let settled = sample(stage).await?;
-        let (sample, _) = &**settled;
+        let (sample, sentinel) = &**settled;
         let conduit = stage.conduit().await?;
+        let watch = Watch {
+            sentinel: drill::Sentinel {
+                user: format!("@{KEEPER}:{HOME}")
+                    .try_into()
+                    .or_harness(|| "name the keeper".to_owned())?,
+                room: sentinel.room.clone(),
+                hours: 1,
+                recovery_key: sentinel.key.clone(),
+            },
+            read: reads_sentinel,
+        };
         let directory = tempfile::tempdir().or_environment(|| "make a directory".to_owned())?;
         let history = History::at(directory.path());
         let before = sample.store.hash()?;
@@ -109,11 +122,17 @@ async fn a_drill_of_a_store_proves_it_remembers_it_and_is_red_when_a_message_is_
                 store: sample.store.clone(),
                 server_name: HOME.to_owned(),
                 snapshot: "latest".to_owned(),
+                watch: Some(watch.clone()),
             };
             drill::drill(&conduit, subject, &history, Options::default()).await
         };
         let (report, line) = again().await?;
         must(line.verdict == "pass", "be good", report.lines())?;
+        must(
+            report.claims.iter().any(|claim| claim.name == READ),
+            "read the sentinel",
+            report.lines(),
+        )?;
         must(
             line.snapshot.starts_with(&sample.record.snapshot),
             "take the newest snapshot",
@@ -373,11 +392,67 @@ async fn a_new_device_reads_the_sentinel_of_a_drilled_backup_with_the_recovery_k
                 matches!((sent, said), (Some(sent), Some(said)) if (sent / 1000).abs_diff(said) < 60),
                 "tell when it was said",
                 shown.to_string(),
-            )
+            )?;
+            no_other_sentinel_is_read(scratch, session.session(), sentinel).await
         })
         .await
     })
     .await
+}
+
+/// A drill whose sentinel names another room, or comes with another key, is red and says why.
+async fn no_other_sentinel_is_read(
+    scratch: &drill::Scratch,
+    session: &Session,
+    sentinel: &Sentinel,
+) -> Result<()> {
+    let right = drill::Sentinel {
+        user: session.user_id.clone(),
+        room: sentinel.room.clone(),
+        hours: 1,
+        recovery_key: sentinel.key.clone(),
+    };
+    let client = Client::with_session(
+        scratch.site.http(),
+        &scratch.site.base_url(),
+        session.clone(),
+    );
+    let clear = client.create_room(NewRoom::from("in the clear")).await?;
+    for (wrong, named) in [
+        (
+            drill::Sentinel {
+                room: clear,
+                ..right.clone()
+            },
+            "find an encrypted message",
+        ),
+        (
+            drill::Sentinel {
+                room: "!nowhere"
+                    .try_into()
+                    .or_harness(|| "name a room".to_owned())?,
+                ..right.clone()
+            },
+            "no member of such a room",
+        ),
+        (
+            drill::Sentinel {
+                recovery_key: "EsTc LW2K PGiF wKEA 3As5 g5c4 BXwk qeeJ ZJV8 Q9fu gUMN UE4d"
+                    .to_owned(),
+                ..right.clone()
+            },
+            "that user's recovery key",
+        ),
+    ] {
+        let entered = scratch.enter([KEEPER]).await?;
+        let session = entered
+            .first()
+            .ok_or_else(|| Failure::harness("enter the restored site"))?;
+        let read = reads_sentinel(&scratch.site, session.session(), &wrong).await;
+        let said = read.map_or_else(|failure| failure.to_string(), |said| format!("said {said}"));
+        must(said.contains(named), &format!("say `{named}`"), said)?;
+    }
+    Ok(())
 }
 
 /// A sample of what `cargo fleet measure mutations` does by the hundred, drawn from the world's seed. Whatever corrupts the

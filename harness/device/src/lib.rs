@@ -12,12 +12,14 @@ mod forged;
 mod gate;
 mod identity;
 mod mutant;
+mod sentinel;
 mod shown;
 
 pub use device::{Closed, Device, EncryptedRoom, HASTE, Habits, SOON, Way, sdk, soon};
 pub use forged::Forged;
 pub use gate::{Gate, Meddling, Passed};
 pub use mutant::Mutant;
+pub use sentinel::reads_sentinel;
 pub use shown::Shown;
 
 /// The client library itself, for what has no verb here.
