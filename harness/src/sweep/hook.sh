@@ -39,6 +39,23 @@ fault_disk() {
   mount -o "remount,size=$(($(df --output=used -k /opt | tail -n 1) + FAULT_FREE))k" /opt
 }
 
+# Its control group has only so much memory left in all: FAULT_FREE mebibytes. Whoever needs more is killed.
+fault_memory() {
+  local unit
+  unit=$(sed -n -E 's/^(0:|[0-9]+:name=systemd):.*\/([^/]+)$/\2/p' /proc/self/cgroup | tail -n 1)
+  systemctl set-property --runtime "$unit" "MemoryMax=${FAULT_FREE}M" MemorySwapMax=0
+}
+
+# trial.sh cuts the power: right here, FAULT_MILLISECONDS later, or after the FAULT_NTH of the FAULT_CALLS, each of which
+# stops who made it until trial.sh has counted it.
+fault_power() {
+  if [[ -n ${FAULT_CALLS-} ]]; then
+    fault_inject
+  elif [[ -z ${FAULT_MILLISECONDS-} ]]; then
+    kill -STOP $$
+  fi
+}
+
 # Or so many inodes: FAULT_FREE.
 fault_inodes() {
   mount -o "remount,nr_inodes=$(($(df --output=iused /opt | tail -n 1) + FAULT_FREE))" /opt
