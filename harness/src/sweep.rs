@@ -129,8 +129,10 @@ pub enum Moment {
     Call(&'static str, u32),
 }
 
-const RENAMES: &str = "rename,renameat,renameat2";
-const SYNCS: &str = "fsync,fdatasync,syncfs,sync";
+/// The system calls that put a file in another's place.
+pub const RENAMES: &str = "rename,renameat,renameat2";
+/// Those after which what was written is on the disk.
+pub const SYNCS: &str = "fsync,fdatasync,syncfs,sync";
 const UNLINKS: &str = "unlink,unlinkat,rmdir";
 
 /// One fault, as it is put to one run of one script.
@@ -185,6 +187,13 @@ impl Fault {
     #[must_use]
     pub fn ending(self, exits: &str) -> Self {
         self.with("EXITS", exits)
+    }
+
+    /// A restore that the fault left unfinished is undone before the same command is run again.
+    #[must_use]
+    pub fn undone(mut self) -> Self {
+        self.what = format!("{}, then undone", self.what);
+        self.with("UNDO", "yes")
     }
 
     /// From this step on the k-th of these system calls in the script and in each of its children ends like that.
@@ -351,8 +360,10 @@ fn cuts() -> Vec<Fault> {
         );
         fault
     });
+    let undone = renames(Script::Restore, "journal", 4).map(Fault::undone);
     renames(Script::Backup, "archive", 10)
         .chain(exchange)
+        .chain(undone)
         .chain(way_back)
         .collect()
 }

@@ -72,9 +72,10 @@ fault_clock() {
   PATH=/root/fault/bin:$PATH
 }
 
-# A script under `set -e` must not end for what is done to it here.
+# A script under `set -e` must not end for what is done to it here. bash comes here twice for one `step NAME`: before the call,
+# and before the first command of the function.
 fault_step() {
-  [[ $1 == "${FAULT_STEP-}" ]] || return 0
+  [[ $1 == "${FAULT_STEP-}" && ! -e /run/fault/reached ]] || return 0
   : >/run/fault/reached
   "fault_$FAULT_DO" || true
 }

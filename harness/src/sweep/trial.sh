@@ -7,15 +7,16 @@
 #
 #   trial.sh setup    once, on a bootstrapped site; says whether a disk of this machine can be cut off from its power:
 #                     `power yes`, or `power no REASON`
-#   trial.sh backup   with /run/fault/order: for hook.sh, and BEFORE, AFTER (commands) and EXITS (the ends it may have)
+#   trial.sh backup   with /run/fault/order: for hook.sh, and BEFORE, AFTER (commands), EXITS (the ends it may have),
+#                     DRAIN and UNDO (a restore that is unfinished is undone before it is run again)
 #   trial.sh restore
 set -uo pipefail
 
 readonly ROOT=/opt/conduit STATE=/run/fault
 readonly API=http://127.0.0.1:6167/_matrix CATALOG=$ROOT/backups/catalog.jsonl
-# Where power is cut /opt lies on this image.
-readonly IMAGE=/var/tmp/power.img
-BEFORE='' AFTER='' EXITS='' FAULT_DO='' DRAIN=0
+# Where power is cut /opt lies on this image, in memory: what is cut off is the file system on it, and not the image.
+readonly IMAGE=$STATE/power.img
+BEFORE='' AFTER='' EXITS='' FAULT_DO='' DRAIN=0 UNDO=''
 
 broken() { printf 'broken %s %s\n' "$1" "$(tr '\n' ' ' <<<"$2" | cut -c -600)"; }
 
@@ -173,7 +174,7 @@ back_from_image() {
 # cut_off: the file system at /opt writes nothing any more (EXT4_IOC_SHUTDOWN, without flushing its journal).
 cut_off() {
   # shellcheck disable=SC2016
-  perl -e 'my $how = pack("L", 2); sysopen(my $disk, $ARGV[0], 0) && ioctl($disk, 0x8004587D, $how) or die "$!\n"' "$1"
+  perl -e 'my $how = pack("L", 2); sysopen(DISK, $ARGV[0], 0) && ioctl(DISK, 0x8004587D, $how) or die "$!\n"' "$1"
 }
 
 # cut PID: the power goes, and comes back: what was not on the disk is lost, with everything in memory and in /run, and
@@ -336,6 +337,17 @@ trial_restore() {
   [[ $(newest) == "$before" ]] || broken 4 "the newest backup is $(newest), it was $before"
   tidy after
 
+  # The operator has changed his mind.
+  if [[ -n $UNDO && -e $ROOT/staging/restore.json ]]; then
+    systemctl stop conduit.service
+    said=$(timeout 200 "$ROOT/scripts/restore.sh" undo 2>&1)
+    code=$?
+    ((code == 0)) || broken 6 "restore.sh undo ended with $code: $(tail -n 4 <<<"$said")"
+    cmp -s $STATE/identity "$ROOT/site.identity" || broken 2 "undone: the identity is $(<"$ROOT/site.identity")"
+    systemctl start conduit.service 2>/dev/null
+    served undone old "$late"
+  fi
+
   systemctl stop conduit.service
   said=$(timeout 200 "$ROOT/scripts/restore.sh" latest --replace --drain 0 2>&1)
   code=$?
@@ -380,6 +392,7 @@ setup() {
   api POST createRoom '{"name": "faults"}' | head -n 1 | jq -er .room_id | tr -d '\n' >$STATE/room
   say early >$STATE/early
   key >$STATE/key
+  cp "$ROOT/site.identity" $STATE/identity
   "$ROOT/scripts/backup.sh" >/dev/null 2>&1
   power
 }
