@@ -177,9 +177,9 @@ cut_off() {
   perl -e 'my $how = pack("L", 2); sysopen(DISK, $ARGV[0], 0) && ioctl(DISK, 0x8004587D, $how) or die "$!\n"' "$1"
 }
 
-# cut PID: the power goes, and comes back: what was not on the disk is lost, with everything in memory and in /run, and
+# fail_power PID: the power goes, and comes back: what was not on the disk is lost, with everything in memory and in /run, and
 # nobody lives on. What systemd does for its units' ends finds nothing that it could read.
-cut() {
+fail_power() {
   local said
   cut_off /opt
   : >$STATE/cut
@@ -192,8 +192,8 @@ cut() {
   systemctl daemon-reload
 }
 
-# cut_in_time PID: cuts the power when the fault says so, if PID lives until then.
-cut_in_time() {
+# fail_power_in_time PID: cuts the power when the fault says so, if PID lives until then.
+fail_power_in_time() {
   local stops=0 stopped
   until [[ -e $STATE/reached ]]; do
     kill -0 "$1" 2>/dev/null || return
@@ -213,7 +213,7 @@ cut_in_time() {
     if ((++stops == FAULT_NTH)); then break; fi
     kill -CONT "${stopped%% *}"
   done
-  cut "$1"
+  fail_power "$1"
 }
 
 # run_script COMMAND...: puts the fault to it; returns how it ended. In a session of its own, to be killed as a whole.
@@ -221,7 +221,7 @@ run_script() {
   local pid
   setsid --wait timeout 200 "$@" >$STATE/said 2>&1 &
   pid=$!
-  if [[ $FAULT_DO == power ]]; then cut_in_time "$pid"; fi
+  if [[ $FAULT_DO == power ]]; then fail_power_in_time "$pid"; fi
   wait "$pid" 2>/dev/null
 }
 
