@@ -180,6 +180,11 @@ forget_pending() {
       snapshot) mapfile -t -O "${#ids[@]}" ids < <(run_restic snapshots --json | jq -r --arg id "$what" '.[].id | select(startswith($id))') ;;
     esac
   done <"$PENDING"
+  # The list is older than the catalogue where a run died, or the power went, between the two. What is catalogued is good.
+  if ((${#ids[@]})) && [[ -s $CATALOG ]]; then
+    mapfile -t ids < <(printf '%s\n' "${ids[@]}" |
+      jq -R -r --slurpfile listed "$CATALOG" 'select(. as $id | all($listed[].snapshot; . as $short | $id | startswith($short) | not))')
+  fi
   if ((${#ids[@]})); then run_restic forget --quiet --prune "${ids[@]}"; fi
   rm -f "$PENDING"
 }
