@@ -141,14 +141,14 @@ ended() {
 # mount_image DIR: ext4, without its mercy for programs that rename a file before they have synced it.
 mount_image() { mount -t ext4 -o loop,noauto_da_alloc "$IMAGE" "$1"; }
 
-# unmount: /opt, and returns when the kernel has forgotten the file system: until then it would come back as it is.
+# unmount DIR: the image, and returns when the kernel has forgotten the file system: until then it would come back as it is.
 unmount() {
   local device end=$((SECONDS + 60))
-  device=$(findmnt --noheadings --output SOURCE --types ext4 --mountpoint /opt)
-  while findmnt --types ext4 --mountpoint /opt >/dev/null || [[ -e /sys/fs/ext4/${device##*/} ]]; do
-    if findmnt --types ext4 --mountpoint /opt >/dev/null && umount /opt 2>/dev/null; then continue; fi
+  device=$(findmnt --noheadings --output SOURCE --types ext4 --mountpoint "$1")
+  while findmnt --types ext4 --mountpoint "$1" >/dev/null || [[ -e /sys/fs/ext4/${device##*/} ]]; do
+    if findmnt --types ext4 --mountpoint "$1" >/dev/null && umount "$1" 2>/dev/null; then continue; fi
     if ((SECONDS >= end)); then
-      echo "/opt is in use by one of: $(ps -e -o pid=,args= | tail -n 40)"
+      echo "$1 is in use by one of: $(ps -e -o pid=,args= | tail -n 40)" >&2
       return 1
     fi
     sleep 0.02
@@ -160,14 +160,14 @@ onto_image() {
   systemctl stop conduit.service
   rm -f "$IMAGE"
   truncate -s "$(($(df --output=size -k /opt | tail -n 1)))K" "$IMAGE" && mkfs.ext4 -q -m 0 "$IMAGE" && mount_image /mnt &&
-    cp -a /opt/. /mnt && umount /mnt && find /opt -mindepth 1 -delete && mount_image /opt
+    cp -a /opt/. /mnt && unmount /mnt && find /opt -mindepth 1 -delete && mount_image /opt
   systemctl start conduit.service && up
 }
 
 # back_from_image: and back.
 back_from_image() {
   systemctl stop conduit.service
-  unmount && mount_image /mnt && cp -a /mnt/. /opt && rm -rf /opt/lost+found && umount /mnt && rm -f "$IMAGE"
+  unmount /opt && mount_image /mnt && cp -a /mnt/. /opt && rm -rf /opt/lost+found && unmount /mnt && rm -f "$IMAGE"
   systemctl start conduit.service && up
 }
 
@@ -187,7 +187,7 @@ fail_power() {
   systemctl kill --signal=KILL 'conduit*.service'
   systemctl stop 'conduit*.service'
   systemctl reset-failed 'conduit*.service' 2>/dev/null
-  said=$(unmount 2>&1 && mount_image /opt 2>&1) || broken 0 "the disk does not come back: $said"
+  said=$(unmount /opt 2>&1 && mount_image /opt 2>&1) || broken 0 "the disk does not come back: $said"
   rm -rf /run/conduit-* /run/systemd/system/conduit.service.d
   systemctl daemon-reload
 }
@@ -369,7 +369,7 @@ power() {
   done
   if said=$({
     truncate -s 64M "$IMAGE" && mkfs.ext4 -q -F "$IMAGE" && mount_image /mnt && echo synced >/mnt/synced && sync -f /mnt &&
-      echo lost >/mnt/lost && cut_off /mnt && umount /mnt && mount_image /mnt && cat /mnt/synced && [[ ! -s /mnt/lost ]] && umount /mnt
+      echo lost >/mnt/lost && cut_off /mnt && unmount /mnt && mount_image /mnt && cat /mnt/synced && [[ ! -s /mnt/lost ]] && unmount /mnt
   } 2>&1) && [[ $said == synced ]]; then
     echo power yes
   else
