@@ -386,7 +386,7 @@ main() {
     step journal
     refuse_running_server
     mkdir -p "$DATA"
-    # The way back needs it whole: a site without identity may start on a new database.
+    # The way back needs it whole: by an empty one no server is let start.
     if [[ -e $CONDUIT_IDENTITY ]]; then replace_file "$WORK.identity" <"$CONDUIT_IDENTITY"; fi
     jq -n --arg asked "$ASKED" --arg snapshot "${SNAPSHOT:-$FROM}" --arg time "$time" --arg old "$DATA.before-$time" --arg new "$WORK" \
       '{asked: $asked, snapshot: $snapshot, time: $time, old: $old, new: $new}' | replace_file "$JOURNAL"
