@@ -162,11 +162,15 @@ copied_bytes() {
   echo "$bytes"
 }
 
-# unlock_repository: removes the locks of processes that are gone. It is the first that needs the password.
+# unlock_repository: removes the locks of processes that are gone, and what they had not finished writing, which restic itself
+# never does. It is the first that needs the password.
 unlock_repository() {
   local all=()
   # restic keeps locks whose process id is in use again; no other machine uses a local repository.
-  if repository_is_local && ! pgrep -x restic >/dev/null; then all=(--remove-all); fi
+  if repository_is_local && ! pgrep -x restic >/dev/null; then
+    all=(--remove-all)
+    find "$RESTIC_REPOSITORY" -type f -name '*-tmp-*' -delete
+  fi
   run_restic unlock --quiet "${all[@]}"
 }
 

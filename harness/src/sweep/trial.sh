@@ -102,7 +102,7 @@ tidy() {
     flock --nonblock "/run/lock/conduit-$name" true || broken 5 "$1: the lock $name is held"
   done
   [[ $1 == again ]] || return
-  left=$(find "$ROOT/staging" -mindepth 1 2>/dev/null | head -n 5; find "$ROOT" "$ROOT/backups" "$ROOT/secrets" -maxdepth 1 -name '*.partial'; find "$ROOT/backups/restic/locks" -type f; ls "$ROOT"/backups/forget.pending 2>/dev/null)
+  left=$(find "$ROOT/staging" -mindepth 1 2>/dev/null | head -n 5; find "$ROOT" "$ROOT/backups" "$ROOT/secrets" -maxdepth 1 -name '*.partial'; find "$ROOT/backups/restic" -type f \( -path '*/locks/*' -o -name '*-tmp-*' \); ls "$ROOT"/backups/forget.pending 2>/dev/null)
   [[ -z $left ]] || broken 5 "left behind: $left"
 }
 
