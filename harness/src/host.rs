@@ -38,7 +38,12 @@ pub struct Needs {
     pub synapse: bool,
     /// The size of the disk under `/opt` in mebibytes; as large as this machine's own by default.
     pub disk_mib: Option<u32>,
+    /// Whether it may make and use loop devices, on which a disk can be cut off.
+    pub loop_devices: bool,
 }
+
+/// What of the machine's devices a Host with [`Needs::loop_devices`] may make and use: `/dev/loop*` and `/dev/loop-control`.
+const LOOP_DEVICES: [&str; 2] = ["b 7:* rwm", "c 10:237 rwm"];
 
 /// The ports that a Host shows to this machine, on loopback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +136,9 @@ impl Host {
             .with_host_config_modifier(move |config| {
                 // Docker would publish on all addresses; ours are for this machine only.
                 config.publish_all_ports = Some(false);
+                if needs.loop_devices {
+                    config.device_cgroup_rules = Some(LOOP_DEVICES.map(str::to_owned).into());
+                }
                 config.port_bindings = Some(
                     ports
                         .iter()

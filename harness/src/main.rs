@@ -7,6 +7,7 @@ use harness::failure::{Failure, OrBlame, Result};
 use harness::host::Needs;
 use harness::report::{Report, point_latest_to};
 use harness::runbook::Runbook;
+use harness::sweep::Family;
 use harness::world::{self, Options, World};
 use harness::{
     docker::Docker, homeserver, image::Image, lint, operator, paths, rehearse, scenario, setup,
@@ -200,6 +201,9 @@ struct Measure {
     /// How many faults
     #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     faults: u32,
+    /// Faults of this kind alone, by the name that the sweep's result has for it; may be given more than once
+    #[arg(long, value_name = "KIND")]
+    kind: Vec<Family>,
     /// Draw the corruptions or faults from this, in hexadecimal
     #[arg(long, value_name = "HEX", value_parser = parse_seed, default_value = "1")]
     seed: u64,
@@ -725,7 +729,12 @@ async fn measure(arguments: &Measure) -> Result<Exit> {
     }
     if arguments.what == "faults" {
         let count = arguments.faults as usize;
-        let sweep = harness::measure::faults(&conduit, arguments.seed, count).await?;
+        let kinds = if arguments.kind.is_empty() {
+            &Family::ALL[..]
+        } else {
+            &arguments.kind
+        };
+        let sweep = harness::measure::faults(&conduit, arguments.seed, count, kinds).await?;
         ui::show(sweep.to_string())?;
         return Ok(if sweep.broken().next().is_none() {
             Exit::Ok

@@ -11,7 +11,7 @@ use crate::homeserver::Binary;
 use crate::host::Needs;
 use crate::rehearse::{Fleet, backed_up};
 use crate::site::Site;
-use crate::sweep::{self, Sweep};
+use crate::sweep::{self, Family, Sweep};
 use crate::world::{Options, World};
 use crate::{tools, ui};
 use serde::Deserialize;
@@ -152,14 +152,20 @@ pub async fn mutations(conduit: &Binary, seed: u64, count: usize) -> Result<Scor
     Ok(score)
 }
 
-/// Which of so many faults backup and restore of a small site do not survive as they must.
+/// Which of so many faults of these kinds backup and restore of a small site do not survive as they must.
 ///
 /// # Errors
 /// Whatever keeps one of them from being judged.
-pub async fn faults(conduit: &Binary, seed: u64, count: usize) -> Result<Sweep> {
+pub async fn faults(
+    conduit: &Binary,
+    seed: u64,
+    count: usize,
+    families: &[Family],
+) -> Result<Sweep> {
     let world = World::open(Options::default()).await?;
     let bench = sweep::Bench::set_up(&world, conduit).await?;
-    let sweep = Sweep::take(&bench, bench.draw(seed), count).await?;
+    let draw = bench.draw(seed).of(families);
+    let sweep = Sweep::take(&bench, draw, count).await?;
     world.close().await?;
     Ok(sweep)
 }

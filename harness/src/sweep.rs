@@ -14,6 +14,7 @@ use crate::{tools, ui};
 use fastrand::Rng;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 /// The disk of the machine in mebibytes, as `trial.sh` gives it back.
@@ -65,18 +66,41 @@ pub enum Family {
     Second,
     /// The clock jumps.
     Clock,
+    /// Memory is short, and the kernel kills who wants more.
+    Memory,
+    /// The power is cut: nothing that was not synced is there when the machine boots again.
+    Power,
 }
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Kill,
         Self::Call,
         Self::Disk,
         Self::Service,
         Self::Second,
         Self::Clock,
+        Self::Memory,
+        Self::Power,
     ];
+}
+
+impl FromStr for Family {
+    type Err = String;
+
+    fn from_str(name: &str) -> std::result::Result<Self, String> {
+        let find = Self::ALL
+            .into_iter()
+            .find(|family| family.to_string() == name);
+        find.ok_or_else(|| {
+            let names: Vec<_> = Self::ALL
+                .iter()
+                .map(|family| format!("`{family}`"))
+                .collect();
+            format!("a kind of fault is one of {}", names.join(", "))
+        })
+    }
 }
 
 impl fmt::Display for Family {
@@ -88,9 +112,28 @@ impl fmt::Display for Family {
             Self::Service => "stop and start",
             Self::Second => "a second run",
             Self::Clock => "clock",
+            Self::Memory => "out of memory",
+            Self::Power => "power cut",
         })
     }
 }
+
+/// When the power is cut, counted from the beginning of a step.
+#[derive(Clone, Copy, Debug)]
+pub enum Moment {
+    /// As it begins.
+    AtOnce,
+    /// So many milliseconds later.
+    Milliseconds(u32),
+    /// After the n-th of these system calls that the script and its children make together.
+    Call(&'static str, u32),
+}
+
+/// The system calls that put a file in another's place.
+pub const RENAMES: &str = "rename,renameat,renameat2";
+/// Those after which what was written is on the disk.
+pub const SYNCS: &str = "fsync,fdatasync,syncfs,sync";
+const UNLINKS: &str = "unlink,unlinkat,rmdir";
 
 /// One fault, as it is put to one run of one script.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,6 +189,13 @@ impl Fault {
         self.with("EXITS", exits)
     }
 
+    /// A restore that the fault left unfinished is undone before the same command is run again.
+    #[must_use]
+    pub fn undone(mut self) -> Self {
+        self.what = format!("{}, then undone", self.what);
+        self.with("UNDO", "yes")
+    }
+
     /// From this step on the k-th of these system calls in the script and in each of its children ends like that.
     pub fn call(script: Script, step: &str, calls: &str, how: &str, k: u32) -> Self {
         Self::new(script, Family::Call, format!("{calls} number {k}: {how}"))
@@ -165,6 +215,29 @@ impl Fault {
         Self::new(script, Family::Disk, format!("{free} {what} left"))
             .at(step, does)
             .with("FAULT_FREE", free.to_string())
+    }
+
+    /// From this step on so many mebibytes of memory are there for the script and its children together.
+    pub fn memory(script: Script, step: &str, mib: u32) -> Self {
+        Self::new(script, Family::Memory, format!("{mib} MiB"))
+            .at(step, "memory")
+            .with("FAULT_FREE", mib.to_string())
+    }
+
+    /// The power is cut.
+    pub fn power(script: Script, step: &str, moment: Moment) -> Self {
+        let fault = |what| Self::new(script, Family::Power, what).at(step, "power");
+        match moment {
+            Moment::AtOnce => fault("as it begins".to_owned()),
+            Moment::Milliseconds(number) => {
+                fault(format!("{number} ms later")).with("FAULT_MILLISECONDS", number.to_string())
+            }
+            Moment::Call(calls, nth) => fault(format!("after {calls} number {nth}"))
+                .with("FAULT_CALLS", calls)
+                .with("FAULT_HOW", "signal=STOP")
+                .with("FAULT_K", "1+")
+                .with("FAULT_NTH", nth.to_string()),
+        }
     }
 
     /// Another command is given meanwhile: it must end with 75, and the first one must not notice.
@@ -268,15 +341,59 @@ pub fn services() -> Vec<Fault> {
     fails.chain([hangs, seems, stray]).collect()
 }
 
+/// The power is cut between any two renames that decide something: of what is catalogued and forgotten, of the exchange,
+/// and of the way back from it.
+fn cuts() -> Vec<Fault> {
+    let renames = |script, step: &'static str, most| {
+        (1..=most).map(move |nth| Fault::power(script, step, Moment::Call(RENAMES, nth)))
+    };
+    let exchange = renames(Script::Restore, "journal", 5).map(|fault| fault.with("DRAIN", "2"));
+    let way_back = renames(Script::Restore, "start", 3).map(|mut fault| {
+        fault.what = format!("{} with a start that fails", fault.what);
+        let fails = services()
+            .into_iter()
+            .find(|service| service.script == Script::Restore);
+        fault.order.extend(
+            fails
+                .into_iter()
+                .flat_map(|fails| fails.order.into_iter().filter(|(name, _)| *name != "EXITS")),
+        );
+        fault
+    });
+    let undone = renames(Script::Restore, "journal", 4).map(Fault::undone);
+    renames(Script::Backup, "archive", 10)
+        .chain(exchange)
+        .chain(undone)
+        .chain(way_back)
+        .collect()
+}
+
 /// Draws from a seed: what is of a fixed list once at most, the rest without end. Every kill comes first.
 pub struct Draw {
     seed: u64,
     random: Rng,
     steps: BTreeMap<Script, Vec<String>>,
     fixed: BTreeMap<Family, VecDeque<Fault>>,
+    turns: Vec<Family>,
     turn: usize,
     mixed: bool,
 }
+
+/// Whose turn it is, one after the other.
+const TURNS: [Family; 12] = [
+    Family::Kill,
+    Family::Call,
+    Family::Power,
+    Family::Service,
+    Family::Call,
+    Family::Disk,
+    Family::Power,
+    Family::Second,
+    Family::Call,
+    Family::Memory,
+    Family::Clock,
+    Family::Power,
+];
 
 impl Draw {
     /// Over the steps that each script has.
@@ -284,9 +401,11 @@ impl Draw {
         let mut random = Rng::with_seed(seed);
         let mut kills = Vec::new();
         let mut seconds = Vec::new();
+        let mut cuts = cuts();
         for (&script, steps) in &steps {
             for step in steps {
                 kills.extend([false, true].map(|group| Fault::kill(script, step, group)));
+                cuts.push(Fault::power(script, step, Moment::AtOnce));
             }
             // The lock is held from the next step on.
             for step in steps.iter().filter(|step| *step != "lock") {
@@ -305,6 +424,7 @@ impl Draw {
             (Family::Second, seconds),
             (Family::Clock, clocks.collect()),
             (Family::Service, services()),
+            (Family::Power, cuts),
         ]);
         for list in fixed.values_mut() {
             random.shuffle(list);
@@ -317,9 +437,17 @@ impl Draw {
                 .into_iter()
                 .map(|(family, list)| (family, list.into()))
                 .collect(),
+            turns: TURNS.into(),
             turn: 0,
             mixed: false,
         }
+    }
+
+    /// Of these families alone.
+    #[must_use]
+    pub fn of(mut self, families: &[Family]) -> Self {
+        self.turns.retain(|family| families.contains(family));
+        self
     }
 
     /// A few of each kind, rather than every kill before anything else.
@@ -330,7 +458,7 @@ impl Draw {
     }
 
     fn kills_first(&mut self) -> Option<Fault> {
-        if self.mixed {
+        if self.mixed || !self.turns.contains(&Family::Kill) {
             return None;
         }
         self.fixed.get_mut(&Family::Kill)?.pop_front()
@@ -339,9 +467,9 @@ impl Draw {
     fn drawn(&mut self, family: Family) -> Fault {
         const CALLS: [(&str, u32); 9] = [
             ("write,pwrite64", 40),
-            ("rename,renameat,renameat2", 3),
-            ("fsync,fdatasync,syncfs,sync", 4),
-            ("unlink,unlinkat,rmdir", 6),
+            (RENAMES, 3),
+            (SYNCS, 4),
+            (UNLINKS, 6),
             ("openat", 60),
             ("link,linkat", 20),
             ("mkdir,mkdirat", 6),
@@ -356,6 +484,27 @@ impl Draw {
             .get(&script)
             .and_then(|steps| random.choice(steps));
         let step = step.map_or("lock", String::as_str);
+        if family == Family::Memory {
+            // A shell needs two or three, restic some fifty.
+            return Fault::memory(script, step, random.u32(1..=48));
+        }
+        if family == Family::Power {
+            let calls = *random
+                .choice([RENAMES, SYNCS, UNLINKS].iter())
+                .unwrap_or(&RENAMES);
+            let moment = if random.bool() {
+                Moment::Call(calls, random.u32(1..=12))
+            } else {
+                Moment::Milliseconds(random.u32(0..=1500))
+            };
+            let drained = script == Script::Restore && random.bool();
+            let fault = Fault::power(script, step, moment);
+            return if drained {
+                fault.with("DRAIN", "2")
+            } else {
+                fault
+            };
+        }
         if family == Family::Disk {
             let inodes = random.u8(0..4) == 0;
             // As many powers of two of room as there are: each write that matters is to be the one that fails.
@@ -378,31 +527,25 @@ impl Iterator for Draw {
     type Item = Fault;
 
     fn next(&mut self) -> Option<Fault> {
-        const TURNS: [Family; 8] = [
-            Family::Kill,
-            Family::Call,
-            Family::Service,
-            Family::Call,
-            Family::Disk,
-            Family::Second,
-            Family::Call,
-            Family::Clock,
-        ];
         if let Some(kill) = self.kills_first() {
             return Some(kill);
         }
-        let family = TURNS[self.turn % TURNS.len()];
-        self.turn += 1;
-        let fixed = self.fixed.get_mut(&family).and_then(VecDeque::pop_front);
-        Some(fixed.unwrap_or_else(|| {
-            // When a list has come to its end, its turn is drawn.
-            let family = if self.turn.is_multiple_of(4) {
-                Family::Disk
-            } else {
-                family
-            };
-            self.drawn(family)
-        }))
+        for _ in 0..self.turns.len() {
+            let family = self.turns[self.turn % self.turns.len()];
+            self.turn += 1;
+            let fixed = self.fixed.get_mut(&family).and_then(VecDeque::pop_front);
+            if fixed.is_some() {
+                return fixed;
+            }
+            // A list that has come to its end is passed over.
+            if matches!(
+                family,
+                Family::Call | Family::Disk | Family::Memory | Family::Power
+            ) {
+                return Some(self.drawn(family));
+            }
+        }
+        None
     }
 }
 
@@ -447,6 +590,8 @@ pub struct Bench {
     /// The site.
     pub site: Site,
     steps: BTreeMap<Script, Vec<String>>,
+    /// Why no power can be cut here, where none can.
+    pub without_power: Option<String>,
 }
 
 impl Bench {
@@ -458,6 +603,7 @@ impl Bench {
         let needs = Needs {
             bundle: Some(tools::bundle(conduit).await?),
             disk_mib: Some(DISK),
+            loop_devices: true,
             ..Needs::default()
         };
         let host = world
@@ -470,7 +616,14 @@ impl Bench {
             .await?;
         host.write("/root/fault/trial.sh", "755", TRIAL.as_bytes())
             .await?;
-        host.shell("/root/fault/trial.sh setup").await?;
+        let power = host.shell("/root/fault/trial.sh setup").await?;
+        let without_power = match power.trim().split_once(' ') {
+            Some(("power", "yes")) => None,
+            _ => Some(power.trim().to_owned()),
+        };
+        if let Some(why) = &without_power {
+            ui::say(format!("  no power cuts: {why}"));
+        }
         let mut steps = BTreeMap::new();
         for script in Script::ALL {
             let find = format!(
@@ -485,12 +638,20 @@ impl Bench {
                 Failure::harness("find the steps of the scripts").last_seen(format!("{steps:?}"))
             );
         }
-        Ok(Self { site, steps })
+        Ok(Self {
+            site,
+            steps,
+            without_power,
+        })
     }
 
-    /// Draws faults for the steps that the scripts have.
+    /// Draws faults for the steps that the scripts have, of the kinds that this machine can be put to.
     pub fn draw(&self, seed: u64) -> Draw {
-        Draw::new(seed, self.steps.clone())
+        let mut draw = Draw::new(seed, self.steps.clone());
+        if self.without_power.is_some() {
+            draw.turns.retain(|family| *family != Family::Power);
+        }
+        draw
     }
 
     /// Puts one, or nothing where it found nothing to break.
@@ -542,6 +703,7 @@ pub struct Sweep {
     pub trials: Vec<Trial>,
     idle: usize,
     seed: u64,
+    without_power: Option<String>,
 }
 
 impl Sweep {
@@ -552,6 +714,7 @@ impl Sweep {
     pub async fn take(bench: &Bench, draw: Draw, count: usize) -> Result<Self> {
         let mut sweep = Self {
             seed: draw.seed,
+            without_power: bench.without_power.clone(),
             ..Self::default()
         };
         let task = ui::Task::begin(1, format!("put {count} faults"));
@@ -603,6 +766,9 @@ impl fmt::Display for Sweep {
                 of(Script::Backup),
                 of(Script::Restore)
             )?;
+        }
+        if let Some(why) = &self.without_power {
+            writeln!(f, "  {} was left out: {why}", Family::Power)?;
         }
         for trial in self.broken() {
             writeln!(f, "  {trial}")?;

@@ -1,11 +1,13 @@
 //! What backup and restore survive: faults put to real runs of the shipped scripts on one site, after each of which the six
 //! invariants of the operations notes hold and the same command succeeds. Hundreds of them are put by
-//! `cargo fleet measure faults`; here are some by name. A drawn sample, and what shows that the sweep can fail, are left out of
-//! runs until they have come to their end.
+//! `cargo fleet measure faults`; here are some by name, a drawn sample, and what shows that the sweep can fail.
 
+use harness::failure::OrBlame;
 use harness::scenario::{Outcome, Stage, scenario};
 use harness::shared::{Settled, Shared, inside};
-use harness::sweep::{Bench, DISK, Fault, Script, Sweep, services};
+use harness::sweep::{
+    Bench, DISK, Family, Fault, Moment, RENAMES, SYNCS, Script, Sweep, Trial, services,
+};
 use harness::{Failure, Result};
 use scenarios::{must, unchanged};
 use std::sync::Arc;
@@ -21,9 +23,8 @@ async fn bench(stage: &Stage) -> Result<Arc<Settled<Mutex<Bench>>>> {
 
 /// A sample of the sweep, drawn from the world's seed.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "open: issue 7: not yet run to its end; the same faults ran by `cargo fleet measure faults`"]
 async fn drawn_faults_leave_the_six_invariants_standing() -> Outcome {
-    const DRAWN: usize = 3;
+    const DRAWN: usize = 5;
     scenario(async |stage| {
         let bench = bench(stage).await?;
         let bench = bench.lock().await;
@@ -31,6 +32,12 @@ async fn drawn_faults_leave_the_six_invariants_standing() -> Outcome {
         must(
             sweep.trials.len() == DRAWN,
             "put as many faults as was asked",
+            sweep.to_string(),
+        )?;
+        let cut = |trial: &Trial| trial.fault.family == Family::Power;
+        must(
+            sweep.trials.iter().any(cut) || bench.without_power.is_some(),
+            "cut the power once, where that is possible",
             sweep.to_string(),
         )?;
         must(
@@ -72,6 +79,34 @@ async fn a_restore_ends_with_the_old_data_or_the_new_and_nothing_between() -> Ou
     .await
 }
 
+/// The power goes where it hurts most: after the catalogue has a new snapshot and before the list of what a killed run may have
+/// left has lost it, once the next run forgot that snapshot; and between journal and exchange, once an undo then found the
+/// site's identity empty. Where no disk can be cut off from its power the machine is told not to do, and says why.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_power_cut_between_two_renames_loses_nothing() -> Outcome {
+    scenario(async |stage| {
+        let bench = bench(stage).await?;
+        let bench = bench.lock().await;
+        if bench.without_power.is_some() {
+            return Ok(());
+        }
+        for fault in [
+            Fault::power(Script::Backup, "catalog", Moment::Call(SYNCS, 2)),
+            Fault::power(Script::Restore, "swap", Moment::AtOnce).undone(),
+            Fault::power(Script::Restore, "journal", Moment::Call(RENAMES, 4)),
+        ] {
+            let trial = bench.put(&fault).await?;
+            must(
+                trial.as_ref().is_some_and(|trial| trial.broken.is_empty()),
+                &format!("keep every invariant: {fault}"),
+                format!("{trial:?}"),
+            )?;
+        }
+        Ok(())
+    })
+    .await
+}
+
 /// A script that is broken, the fault that shows it, and what mends the site afterwards.
 struct Mutant {
     what: &'static str,
@@ -83,14 +118,15 @@ struct Mutant {
 }
 
 const BACKUP: &str = "/opt/conduit/scripts/backup.sh";
+const ARCHIVE: &str = "/opt/conduit/scripts/archive.sh";
 const RESTORE: &str = "/opt/conduit/scripts/restore.sh";
 
 /// The whole script goes on with what the broken one has begun.
 const FINISH: &str =
     "systemctl stop conduit.service; scripts/restore.sh latest --replace --drain 0";
 
-/// One for each invariant.
-const MUTANTS: [Mutant; 6] = [
+/// One for each invariant, and one for what only a power cut shows.
+const MUTANTS: [Mutant; 7] = [
     Mutant {
         what: "nobody starts Conduit after a backup that was killed",
         invariant: 1,
@@ -139,23 +175,40 @@ const MUTANTS: [Mutant; 6] = [
         fault: || Fault::kill(Script::Restore, "site", true),
         mend: FINISH,
     },
+    Mutant {
+        what: "a new catalogue takes the old one's place before it is on the disk",
+        invariant: 3,
+        file: ARCHIVE,
+        edit: r#"s/^  sync "$partial"$/  :/"#,
+        fault: || Fault::power(Script::Backup, "catalog", Moment::Call(SYNCS, 1)),
+        mend: "true",
+    },
 ];
 
-/// Each of the six is broken once on purpose, in the scripts as they lie on the machine: the sweep names it.
+/// Each of the six is broken once on purpose, in the scripts as they lie on the machine: the sweep names it. Two of the mutants
+/// take their turn by the world's seed, or as many as `FLEET_MUTANTS` says.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "open: issue 7: seen to name the first five, and never yet to come to its end"]
 async fn a_broken_script_is_named_by_the_invariant_that_it_breaks() -> Outcome {
     scenario(async |stage| {
         let bench = bench(stage).await?;
         let bench = bench.lock().await;
         let host = &bench.site.host;
-        for Mutant { what, invariant, file, edit, fault, mend } in MUTANTS {
+        let count = std::env::var("FLEET_MUTANTS").map_or(Ok(2), |count| count.parse());
+        let count = count.or_harness(|| "read `FLEET_MUTANTS` as a number".to_owned())?;
+        let first = usize::try_from(stage.world.seed() % MUTANTS.len() as u64).unwrap_or_default();
+        let turns = MUTANTS.iter().cycle().skip(first).take(count);
+        for Mutant { what, invariant, file, edit, fault, mend } in turns {
+            let fault = fault();
+            if let (Family::Power, Some(why)) = (fault.family, &bench.without_power) {
+                eprintln!("left out: {what}: {why}");
+                continue;
+            }
             let plant = format!(
                 "cp -a {file} /root/whole && sed -i -e '{}' {file} && ! cmp -s {file} /root/whole && systemctl daemon-reload",
                 edit.replace('\'', "'\\''")
             );
             host.shell(&plant).await?;
-            let trial = bench.put(&fault()).await;
+            let trial = bench.put(&fault).await;
             host.shell(&format!(
                 "cd /opt/conduit && cp -a /root/whole {file} && systemctl daemon-reload && {{ {mend}; }} && systemctl start conduit.service"
             ))
@@ -163,11 +216,61 @@ async fn a_broken_script_is_named_by_the_invariant_that_it_breaks() -> Outcome {
             let seen = trial?.ok_or_else(|| Failure::harness(format!("break a script: {what}")))?;
             eprintln!("{what}: {seen}");
             must(
-                seen.broken.iter().any(|(number, _)| *number == invariant),
+                seen.broken.iter().any(|(number, _)| number == invariant),
                 &format!("name invariant {invariant} where {what}"),
                 seen.to_string(),
             )?;
         }
+        Ok(())
+    })
+    .await
+}
+
+/// What a stranger may have put into an unpacked backup is refused before anything is touched: links and pipes that lead
+/// out of it, names that climb, and giants of holes that would take days to read, also where the manifest agrees with them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hostile_archive_is_refused_before_anything_is_touched() -> Outcome {
+    const WHOLE: &str = "cd /opt/conduit && rm -rf /opt/whole && restic --no-cache --no-lock --quiet --repo backups/restic \
+        --password-file secrets/restic-password restore \"$(scripts/backup.sh latest)\" --target /opt/whole";
+    // The manifest's digest is no secret: who changes one can make the other fit.
+    const SIGN: &str = "jq --arg digest \"$(jq -cS 'del(.digest)' <changed | sha256sum | cut -c -64)\" '. + {digest: $digest}' changed >manifest.json; rm changed";
+    const LOOK: &str = "cd /opt/conduit; find data site.identity backups secrets staging /root/outside -type f ! -name 'LOG*' ! -name LOCK -print0 | \
+        sort -z | xargs -0 sha256sum; ls -d data* staging/*";
+    scenario(async |stage| {
+        let bench = bench(stage).await?;
+        let bench = bench.lock().await;
+        let host = &bench.site.host;
+        host.shell(WHOLE).await?;
+        host.shell("systemctl stop conduit.service; mkdir -p /root/outside; echo untouched >/root/outside/file").await?;
+        let untouched = host.try_shell(LOOK).await?.stdout;
+        let promise = |name: &str, bytes: &str, total: &str| {
+            format!("jq '.files[\"{name}\"] = {{bytes: {bytes}, sha256: (\"0\" * 64)}} | .total_bytes = {total}' manifest.json >changed; {SIGN}")
+        };
+        let giant = "truncate -s 1T data/giant.sst";
+        let hidden_giant = format!("{giant}; {}", promise("data/giant.sst", "1099511627776", "1"));
+        for (what, hostile) in [
+            ("a link to a file outside", "ln -sfn /root/outside/file data/CURRENT"),
+            ("a link to a directory outside", "rm -r site/secrets; ln -s /root/outside site/secrets"),
+            ("a pipe among the data", "mkfifo data/000001.sst"),
+            ("a pipe as the manifest", "rm manifest.json; mkfifo manifest.json"),
+            ("a name that climbs", &promise("../../../root/outside/planted", "1", "1")),
+            ("a name from the root", &promise("/root/outside/planted", "1", "1")),
+            ("a giant of holes", giant),
+            ("a giant of holes that the manifest promises", &hidden_giant),
+        ] {
+            host.shell(&format!("rm -rf /opt/hostile; cp -a /opt/whole /opt/hostile; cd /opt/hostile; {hostile}")).await?;
+            let refused = host
+                .try_shell("timeout 60 /opt/conduit/scripts/restore.sh --from /opt/hostile --replace --drain 0")
+                .await?;
+            let said = format!("{what}: exit {}\n{}{}", refused.exit, refused.stdout, refused.stderr);
+            must(
+                matches!(refused.exit, 3 | 5) && said.contains("hint:"),
+                &format!("refuse {what}, with a reason and a way out"),
+                &said,
+            )?;
+            unchanged(&format!("the site by {what}"), &untouched, &host.try_shell(LOOK).await?.stdout)?;
+        }
+        host.shell("rm -rf /opt/hostile /opt/whole; systemctl start conduit.service").await?;
         Ok(())
     })
     .await

@@ -178,10 +178,13 @@ read_back() {
   [[ -z $wrong ]] || { echo "snapshot \`$snapshot\` does not hold what was backed up: \`$wrong\`"; return 1; }
 }
 
-# replace_file TARGET: standard input becomes TARGET at once or not at all, also over a power cut.
+# replace_file TARGET [MODE [OWNER]]: standard input becomes TARGET at once or not at all, also over a power cut, and never
+# without the mode and owner that let Conduit read it.
 replace_file() {
   local partial=$1.partial
   cat >"$partial"
+  if (($# > 1)); then chmod "$2" "$partial"; fi
+  if (($# > 2)); then chown "$3" "$partial"; fi
   sync "$partial"
   mv -T "$partial" "$1"
   sync "$(dirname "$1")"

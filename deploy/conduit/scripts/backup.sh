@@ -162,11 +162,15 @@ copied_bytes() {
   echo "$bytes"
 }
 
-# unlock_repository: removes the locks of processes that are gone. It is the first that needs the password.
+# unlock_repository: removes the locks of processes that are gone, and what they had not finished writing, which restic itself
+# never does. It is the first that needs the password.
 unlock_repository() {
   local all=()
   # restic keeps locks whose process id is in use again; no other machine uses a local repository.
-  if repository_is_local && ! pgrep -x restic >/dev/null; then all=(--remove-all); fi
+  if repository_is_local && ! pgrep -x restic >/dev/null; then
+    all=(--remove-all)
+    find "$RESTIC_REPOSITORY" -type f -name '*-tmp-*' -delete
+  fi
   run_restic unlock --quiet "${all[@]}"
 }
 
@@ -180,6 +184,11 @@ forget_pending() {
       snapshot) mapfile -t -O "${#ids[@]}" ids < <(run_restic snapshots --json | jq -r --arg id "$what" '.[].id | select(startswith($id))') ;;
     esac
   done <"$PENDING"
+  # The list is older than the catalogue where a run died, or the power went, between the two. What is catalogued is good.
+  if ((${#ids[@]})) && [[ -s $CATALOG ]]; then
+    mapfile -t ids < <(printf '%s\n' "${ids[@]}" |
+      jq -R -r --slurpfile listed "$CATALOG" 'select(. as $id | all($listed[].snapshot; . as $short | $id | startswith($short) | not))')
+  fi
   if ((${#ids[@]})); then run_restic forget --quiet --prune "${ids[@]}"; fi
   rm -f "$PENDING"
 }

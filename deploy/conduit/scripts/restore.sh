@@ -153,9 +153,11 @@ check_manifest() {
   [[ $(printf '%s\n%s\n' "$version" "$installed" | sort -V | tail -n 1) == "$installed" ]] ||
     fail 3 "the backup was made by conduit $version, installed is $installed" "install $version or newer first; the binary is in the snapshot, in site/release/"
 
-  needed=$(jq .total_bytes "$manifest") free=$(df --output=avail --block-size=1 "$STAGING" | tail -n 1)
-  ((free >= needed * 11 / 10)) ||
-    fail 3 "\`$STAGING\` has $(human "$free") free, the restore needs $(human $((needed * 11 / 10)))" "free some space: old data directories ($ROOT/data.*), journal, packages"
+  # Not the total that it names: giants of holes take no room, and would be read for days.
+  needed=$(jq '[.files[]?.bytes? | numbers] | (add // 0) * 1.1 | ceil | [., 9e15] | min' "$manifest")
+  free=$(df --output=avail --block-size=1 "$STAGING" | tail -n 1)
+  ((free >= needed)) ||
+    fail 3 "\`$STAGING\` has $(human "$free") free, the restore needs $(human "$needed")" "free some space: old data directories ($ROOT/data.*), journal, packages"
 }
 
 # unpack: the snapshot's tree into $WORK. restic refuses names that lead out of the target.
@@ -209,8 +211,7 @@ swap() {
   old=$(journal old) new=$(journal new) state=$(swap_state)
   if [[ $state == before ]]; then
     # The new identity comes first: with it guard.sh starts nothing but the new data.
-    replace_file "$CONDUIT_IDENTITY" <"$new/site/site.identity"
-    chmod 644 "$CONDUIT_IDENTITY"
+    replace_file "$CONDUIT_IDENTITY" 644 <"$new/site/site.identity"
     mv -T "$DATA" "$old"
     sync "$ROOT"
     step swap-middle
@@ -233,8 +234,7 @@ unswap() {
   fi
   if [[ -e $old ]]; then mv -T "$old" "$DATA"; fi
   if [[ -e $new.identity ]]; then
-    replace_file "$CONDUIT_IDENTITY" <"$new.identity"
-    chmod 644 "$CONDUIT_IDENTITY"
+    replace_file "$CONDUIT_IDENTITY" 644 <"$new.identity"
   else
     rm -f "$CONDUIT_IDENTITY"
   fi
@@ -245,11 +245,9 @@ unswap() {
 
 # restore_site: configuration and secrets. Existing secrets are those of newer data, and are kept beside.
 restore_site() {
-  local new=$1 file name caddy=/var/lib/caddy/.local/share/caddy
+  local new=$1 file name mode caddy=/var/lib/caddy/.local/share/caddy
   if [[ -n $WITH_CONFIG || ! -e $ROOT/conduit.toml ]]; then
-    replace_file "$ROOT/conduit.toml" <"$new/site/conduit.toml"
-    chown root:conduit "$ROOT/conduit.toml"
-    chmod 640 "$ROOT/conduit.toml"
+    replace_file "$ROOT/conduit.toml" 640 root:conduit <"$new/site/conduit.toml"
   fi
   mkdir -p "$ROOT/secrets"
   for file in "$new"/site/secrets/*; do
@@ -259,9 +257,11 @@ restore_site() {
     if [[ -e $ROOT/secrets/$name ]]; then
       mkdir -p "$ROOT/secrets/before-$(journal time)"
       cp -a -n -t "$ROOT/secrets/before-$(journal time)" "$ROOT/secrets/$name"
+      # Before the only other copy of it is replaced.
+      sync "$ROOT/secrets/before-$(journal time)/$name" "$ROOT/secrets/before-$(journal time)"
     fi
-    replace_file "$ROOT/secrets/$name" <"$file"
-    chmod --reference="$file" "$ROOT/secrets/$name"
+    mode=$(stat -c %a "$file")
+    replace_file "$ROOT/secrets/$name" "$mode" <"$file"
   done
   # A new machine need not ask the certificate authority again.
   if [[ -d $new/site/caddy-storage/certificates && ! -d $caddy/certificates ]] && id caddy >/dev/null 2>&1; then
@@ -386,7 +386,8 @@ main() {
     step journal
     refuse_running_server
     mkdir -p "$DATA"
-    if [[ -e $CONDUIT_IDENTITY ]]; then cp -a "$CONDUIT_IDENTITY" "$WORK.identity"; fi
+    # The way back needs it whole: by an empty one no server is let start.
+    if [[ -e $CONDUIT_IDENTITY ]]; then replace_file "$WORK.identity" <"$CONDUIT_IDENTITY"; fi
     jq -n --arg asked "$ASKED" --arg snapshot "${SNAPSHOT:-$FROM}" --arg time "$time" --arg old "$DATA.before-$time" --arg new "$WORK" \
       '{asked: $asked, snapshot: $snapshot, time: $time, old: $old, new: $new}' | replace_file "$JOURNAL"
   fi

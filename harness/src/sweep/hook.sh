@@ -39,6 +39,23 @@ fault_disk() {
   mount -o "remount,size=$(($(df --output=used -k /opt | tail -n 1) + FAULT_FREE))k" /opt
 }
 
+# Its control group has only so much memory left in all: FAULT_FREE mebibytes. Whoever needs more is killed.
+fault_memory() {
+  local unit
+  unit=$(sed -n -E 's/^(0:|[0-9]+:name=systemd):.*\/([^/]+)$/\2/p' /proc/self/cgroup | tail -n 1)
+  systemctl set-property --runtime "$unit" "MemoryMax=${FAULT_FREE}M" MemorySwapMax=0
+}
+
+# trial.sh cuts the power: right here, FAULT_MILLISECONDS later, or after the FAULT_NTH of the FAULT_CALLS, each of which
+# stops who made it until trial.sh has counted it.
+fault_power() {
+  if [[ -n ${FAULT_CALLS-} ]]; then
+    fault_inject
+  elif [[ -z ${FAULT_MILLISECONDS-} ]]; then
+    kill -STOP $$
+  fi
+}
+
 # Or so many inodes: FAULT_FREE.
 fault_inodes() {
   mount -o "remount,nr_inodes=$(($(df --output=iused /opt | tail -n 1) + FAULT_FREE))" /opt
@@ -55,9 +72,10 @@ fault_clock() {
   PATH=/root/fault/bin:$PATH
 }
 
-# A script under `set -e` must not end for what is done to it here.
+# A script under `set -e` must not end for what is done to it here. bash comes here twice for one `step NAME`: before the call,
+# and before the first command of the function.
 fault_step() {
-  [[ $1 == "${FAULT_STEP-}" ]] || return 0
+  [[ $1 == "${FAULT_STEP-}" && ! -e /run/fault/reached ]] || return 0
   : >/run/fault/reached
   "fault_$FAULT_DO" || true
 }

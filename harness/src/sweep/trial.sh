@@ -5,14 +5,18 @@
 #   broken N WHAT     what is not as the invariant N of operations.md wants it, 0 for another end than the fault must have
 # It asks with its own means: what it judges is not to judge itself.
 #
-#   trial.sh setup    once, on a bootstrapped site
-#   trial.sh backup   with /run/fault/order: for hook.sh, and BEFORE, AFTER (commands) and EXITS (the ends it may have)
+#   trial.sh setup    once, on a bootstrapped site; says whether a disk of this machine can be cut off from its power:
+#                     `power yes`, or `power no REASON`
+#   trial.sh backup   with /run/fault/order: for hook.sh, and BEFORE, AFTER (commands), EXITS (the ends it may have),
+#                     DRAIN and UNDO (a restore that is unfinished is undone before it is run again)
 #   trial.sh restore
 set -uo pipefail
 
 readonly ROOT=/opt/conduit STATE=/run/fault
 readonly API=http://127.0.0.1:6167/_matrix CATALOG=$ROOT/backups/catalog.jsonl
-BEFORE='' AFTER='' EXITS='' FAULT_DO='' DRAIN=0
+# Where power is cut /opt lies on this image, in memory: what is cut off is the file system on it, and not the image.
+readonly IMAGE=$STATE/power.img
+BEFORE='' AFTER='' EXITS='' FAULT_DO='' DRAIN=0 UNDO=''
 
 broken() { printf 'broken %s %s\n' "$1" "$(tr '\n' ' ' <<<"$2" | cut -c -600)"; }
 
@@ -66,10 +70,18 @@ promised() {
   cat "$kept"
 }
 
+# listed_are_there WHEN: of invariant 3, what a run that cleans up after another could break.
+listed_are_there() {
+  local id
+  for id in $(jq -r .snapshot "$CATALOG"); do
+    compgen -G "$ROOT/backups/restic/snapshots/$id*" >/dev/null || broken 3 "$1: snapshot $id is listed, the repository has none"
+  done
+}
+
 # catalogue_is_sound BEFORE: invariant 3. restic names each file by the hash of its content, so that all of a repository is
 # read quickly; a snapshot that was listed since BEFORE is read back by its manifest, too.
 catalogue_is_sound() {
-  local now said id
+  local now said
   now=$(find "$CATALOG" "$ROOT/backups/restic" -type f ! -path '*/locks/*' -printf '%P %s %T@ %i\n' | LC_ALL=C sort | sha256sum)
   if [[ -s $STATE/sound && $(<$STATE/sound) == "$now" ]]; then return; fi
   jq -e . "$CATALOG" >/dev/null 2>&1 || broken 3 "the catalogue is no list of JSON lines"
@@ -78,9 +90,7 @@ catalogue_is_sound() {
   [[ -z $said ]] || broken 3 "not what their names say: $said"
   said=$(repository check 2>&1) ||
     broken 3 "restic check: $(tail -n 3 <<<"$said")"
-  for id in $(jq -r .snapshot "$CATALOG"); do
-    compgen -G "$ROOT/backups/restic/snapshots/$id*" >/dev/null || broken 3 "snapshot $id is listed, the repository has none"
-  done
+  listed_are_there after
   if [[ $(newest) != "$1" ]]; then said=$("$ROOT/scripts/backup.sh" verify "$(newest)" 2>&1) || broken 3 "$said"; fi
   echo "$now" >$STATE/sound
 }
@@ -92,7 +102,7 @@ tidy() {
     flock --nonblock "/run/lock/conduit-$name" true || broken 5 "$1: the lock $name is held"
   done
   [[ $1 == again ]] || return
-  left=$(find "$ROOT/staging" -mindepth 1 2>/dev/null | head -n 5; find "$ROOT" "$ROOT/backups" "$ROOT/secrets" -maxdepth 1 -name '*.partial'; find "$ROOT/backups/restic/locks" -type f; ls "$ROOT"/backups/forget.pending 2>/dev/null)
+  left=$(find "$ROOT/staging" -mindepth 1 2>/dev/null | head -n 5; find "$ROOT" "$ROOT/backups" "$ROOT/secrets" -maxdepth 1 -name '*.partial'; find "$ROOT/backups/restic" -type f \( -path '*/locks/*' -o -name '*-tmp-*' \); ls "$ROOT"/backups/forget.pending 2>/dev/null)
   [[ -z $left ]] || broken 5 "left behind: $left"
 }
 
@@ -112,6 +122,11 @@ ended() {
   printf 'exit %s\n' "$code"
   if [[ $FAULT_DO == inject ]]; then
     if grep -q -s -E 'INJECTED|killed by SIGKILL' $STATE/trace; then fired=yes; fi
+  elif [[ $FAULT_DO == power ]]; then
+    if [[ -e $STATE/cut ]]; then fired=yes; fi
+  elif [[ $FAULT_DO == memory ]]; then
+    # It was enough for a run that got through.
+    if [[ -e $STATE/reached && $code != 0 ]]; then fired=yes; fi
   elif [[ -e $STATE/reached || -z $FAULT_DO ]]; then
     fired=yes
   fi
@@ -123,16 +138,114 @@ ended() {
   fi
 }
 
-# begin: forgets the last trial, and gives the disk back what a fault took.
-begin() {
-  rm -f $STATE/{reached,trace,second,second.said,said}
-  # shellcheck source=/dev/null
-  source $STATE/order
+# mount_image DIR: ext4, without its mercy for programs that rename a file before they have synced it.
+mount_image() { mount -t ext4 -o loop,noauto_da_alloc "$IMAGE" "$1"; }
+
+# unmount DIR: the image, and returns when the kernel has forgotten the file system: until then it would come back as it is.
+unmount() {
+  local device end=$((SECONDS + 60))
+  device=$(findmnt --noheadings --output SOURCE --types ext4 --mountpoint "$1")
+  while findmnt --types ext4 --mountpoint "$1" >/dev/null || [[ -e /sys/fs/ext4/${device##*/} ]]; do
+    if findmnt --types ext4 --mountpoint "$1" >/dev/null && umount "$1" 2>/dev/null; then continue; fi
+    if ((SECONDS >= end)); then
+      echo "$1 is in use by one of: $(ps -e -o pid=,args= | tail -n 40)" >&2
+      return 1
+    fi
+    sleep 0.02
+  done
 }
 
+# onto_image: the site moves to a disk whose power can be cut. Where it was nothing stays that could be taken for it.
+onto_image() {
+  systemctl stop conduit.service
+  rm -f "$IMAGE"
+  truncate -s "$(($(df --output=size -k /opt | tail -n 1)))K" "$IMAGE" && mkfs.ext4 -q -m 0 "$IMAGE" && mount_image /mnt &&
+    cp -a /opt/. /mnt && unmount /mnt && find /opt -mindepth 1 -delete && mount_image /opt
+  systemctl start conduit.service && up
+}
+
+# back_from_image: and back.
+back_from_image() {
+  systemctl stop conduit.service
+  unmount /opt && mount_image /mnt && cp -a /mnt/. /opt && rm -rf /opt/lost+found && unmount /mnt && rm -f "$IMAGE"
+  systemctl start conduit.service && up
+}
+
+# cut_off: the file system at /opt writes nothing any more (EXT4_IOC_SHUTDOWN, without flushing its journal).
+cut_off() {
+  # shellcheck disable=SC2016
+  perl -e 'my $how = pack("L", 2); sysopen(DISK, $ARGV[0], 0) && ioctl(DISK, 0x8004587D, $how) or die "$!\n"' "$1"
+}
+
+# fail_power PID: the power goes, and comes back: what was not on the disk is lost, with everything in memory and in /run, and
+# nobody lives on. What systemd does for its units' ends finds nothing that it could read.
+fail_power() {
+  local said
+  cut_off /opt
+  : >$STATE/cut
+  kill -KILL -- "-$1"
+  systemctl kill --signal=KILL 'conduit*.service'
+  systemctl stop 'conduit*.service'
+  systemctl reset-failed 'conduit*.service' 2>/dev/null
+  said=$(unmount /opt 2>&1 && mount_image /opt 2>&1) || broken 0 "the disk does not come back: $said"
+  rm -rf /run/conduit-* /run/systemd/system/conduit.service.d
+  systemctl daemon-reload
+}
+
+# fail_power_in_time PID: cuts the power when the fault says so, if PID lives until then.
+fail_power_in_time() {
+  local stops=0 stopped
+  until [[ -e $STATE/reached ]]; do
+    kill -0 "$1" 2>/dev/null || return
+    sleep 0.01
+  done
+  if [[ -z ${FAULT_NTH-} ]]; then
+    # A moment that was drawn.
+    sleep "$(awk "BEGIN { print ${FAULT_MILLISECONDS:-0} / 1000 }")"
+  fi
+  while [[ -n ${FAULT_NTH-} ]]; do
+    kill -0 "$1" 2>/dev/null || return
+    stopped=$(grep -s -e '--- SIGSTOP' $STATE/trace | sed -n "$((stops + 1))p")
+    if [[ -z $stopped ]]; then
+      sleep 0.01
+      continue
+    fi
+    if ((++stops == FAULT_NTH)); then break; fi
+    kill -CONT "${stopped%% *}"
+  done
+  fail_power "$1"
+}
+
+# run_script COMMAND...: puts the fault to it; returns how it ended. In a session of its own, to be killed as a whole.
+run_script() {
+  local pid
+  setsid --wait timeout 200 "$@" >$STATE/said 2>&1 &
+  pid=$!
+  if [[ $FAULT_DO == power ]]; then fail_power_in_time "$pid"; fi
+  wait "$pid" 2>/dev/null
+}
+
+# begin: forgets the last trial, and sets the stage for this one.
+begin() {
+  rm -f $STATE/{reached,cut,trace,second,second.said,said}
+  # shellcheck source=/dev/null
+  source $STATE/order
+  if [[ $FAULT_DO == power ]]; then onto_image; fi
+}
+
+# settle: Conduit does not sync what it has acknowledged; what says whether data is old or new is to be there after a power
+# cut.
+settle() {
+  if [[ $FAULT_DO == power ]]; then sync -f /opt; fi
+}
+
+# heal: takes the fault away, and gives the disk back what it took.
 heal() {
   rm -f $STATE/order
-  if [[ $FAULT_DO == disk || $FAULT_DO == inodes ]]; then mount -o remount,size=1600m,nr_inodes=500000 /opt; fi
+  case $FAULT_DO in
+    disk | inodes) mount -o "remount,$(<$STATE/disk)" /opt ;;
+    memory) rm -rf /run/systemd/system.control/conduit-backup.service.d && systemctl daemon-reload ;;
+  esac
   eval "$AFTER"
 }
 
@@ -144,7 +257,8 @@ trial_backup() {
     return
   fi
   eval "$BEFORE"
-  timeout 200 "$ROOT/scripts/backup.sh" >$STATE/said 2>&1
+  settle
+  run_script "$ROOT/scripts/backup.sh"
   code=$?
   # The unit's last word is not yet spoken when its script was killed.
   end=$((SECONDS + 60))
@@ -157,6 +271,8 @@ trial_backup() {
     sleep 0.02
   done
   heal
+  # As at the next boot.
+  if [[ -e $STATE/cut ]]; then systemctl start conduit.service 2>/dev/null; fi
   ended "$code"
   served after old "$late"
   catalogue_is_sound "$before"
@@ -171,11 +287,12 @@ trial_backup() {
     [[ $(tail -n 1 <<<"$said") == "snapshot $(newest)" && $(newest) != "$before" ]] || broken 4 "the new backup is not the newest: $(tail -n 1 <<<"$said")"
   fi
   served again old "$late"
+  listed_are_there again
   tidy again
 }
 
 trial_restore() {
-  local late before code said run wanted=''
+  local late before code said run wanted='' scope=()
   begin
   if ! { late=$(say late) && before=$(newest); }; then
     broken 0 "the site was not well before the trial"
@@ -186,7 +303,9 @@ trial_restore() {
   listing >$STATE/old
   run=$(systemctl show -P InvocationID conduit.service)
   eval "$BEFORE"
-  BASH_ENV=/root/fault/hook.sh setsid --wait timeout 200 "$ROOT/scripts/restore.sh" latest --replace --drain "$DRAIN" >$STATE/said 2>&1
+  settle
+  if [[ $FAULT_DO == memory ]]; then scope=(systemd-run --scope --quiet --collect); fi
+  BASH_ENV=/root/fault/hook.sh run_script "${scope[@]}" "$ROOT/scripts/restore.sh" latest --replace --drain "$DRAIN"
   code=$?
   heal
   ended "$code"
@@ -218,6 +337,17 @@ trial_restore() {
   [[ $(newest) == "$before" ]] || broken 4 "the newest backup is $(newest), it was $before"
   tidy after
 
+  # The operator has changed his mind.
+  if [[ -n $UNDO && -e $ROOT/staging/restore.json ]]; then
+    systemctl stop conduit.service
+    said=$(timeout 200 "$ROOT/scripts/restore.sh" undo 2>&1)
+    code=$?
+    ((code == 0)) || broken 6 "restore.sh undo ended with $code: $(tail -n 4 <<<"$said")"
+    cmp -s $STATE/identity "$ROOT/site.identity" || broken 2 "undone: the identity is $(<"$ROOT/site.identity")"
+    systemctl start conduit.service 2>/dev/null
+    served undone old "$late"
+  fi
+
   systemctl stop conduit.service
   said=$(timeout 200 "$ROOT/scripts/restore.sh" latest --replace --drain 0 2>&1)
   code=$?
@@ -230,9 +360,29 @@ trial_restore() {
   if ((code == 0)); then rm -rf "$ROOT"/data.before-* "$ROOT"/data.failed-*; fi
 }
 
+# power: whether a disk can be cut off here; where it cannot, why. Seen to lose what was not synced, and nothing else.
+power() {
+  local number said
+  [[ -e /dev/loop-control ]] || mknod /dev/loop-control c 10 237
+  for ((number = 0; number < 64; number++)); do
+    [[ -e /dev/loop$number ]] || mknod "/dev/loop$number" b 7 "$number"
+  done
+  if said=$({
+    truncate -s 64M "$IMAGE" && mkfs.ext4 -q -F "$IMAGE" && mount_image /mnt && echo synced >/mnt/synced && sync -f /mnt &&
+      echo lost >/mnt/lost && cut_off /mnt && unmount /mnt && mount_image /mnt && cat /mnt/synced && [[ ! -s /mnt/lost ]] && unmount /mnt
+  } 2>&1) && [[ $said == synced ]]; then
+    echo power yes
+  else
+    umount /mnt 2>/dev/null || true
+    echo "power no $(tail -n 1 <<<"$said")"
+  fi
+  rm -f "$IMAGE"
+}
+
 setup() {
   set -e
   mkdir -p /root/fault/bin $STATE /run/systemd/system/conduit-backup.service.d
+  df --output=size,itotal -k /opt | awk 'END { print "size=" $1 "k,nr_inodes=" $2 }' >$STATE/disk
   jq -j .administrator.access_token "$ROOT/secrets/bootstrap-session.json" >$STATE/token
   # shellcheck disable=SC2016
   printf '#!/bin/sh\nexec /usr/bin/date --date="$FAULT_CLOCK" "$@"\n' >/root/fault/bin/date
@@ -242,12 +392,16 @@ setup() {
   api POST createRoom '{"name": "faults"}' | head -n 1 | jq -er .room_id | tr -d '\n' >$STATE/room
   say early >$STATE/early
   key >$STATE/key
-  "$ROOT/scripts/backup.sh" 2>/dev/null
+  cp "$ROOT/site.identity" $STATE/identity
+  "$ROOT/scripts/backup.sh" >/dev/null 2>&1
+  power
 }
 
 case ${1-} in
   setup) setup ;;
-  backup) trial_backup ;;
-  restore) trial_restore ;;
+  backup | restore)
+    "trial_$1"
+    if [[ $FAULT_DO == power ]]; then back_from_image || broken 0 "the site could not be taken back from the disk that was cut off"; fi
+    ;;
   *) exit 2 ;;
 esac
