@@ -56,7 +56,7 @@ repository_is_local() { [[ $RESTIC_REPOSITORY == /* ]]; }
 # run_restic ARGUMENT...: a local repository gains nothing from restic's cache, which would only fill the disk. A store
 # behind a network may take a request and never answer it; restic 0.14 would wait for ever.
 run_restic() {
-  local status=0 errors
+  local status=0 errors pid
   if repository_is_local; then
     restic --no-cache "$@"
     return
@@ -66,7 +66,8 @@ run_restic() {
   {
     (
       exec 2>&"$errors" {errors}>&-
-      give_up_when_stuck "$BASHPID" </dev/null >/dev/null &
+      pid=$BASHPID
+      give_up_when_stuck "$pid" </dev/null >/dev/null &
       # It would say every 16 ms how far it is, and be taken for one that gets on.
       RESTIC_PROGRESS_FPS=0.01 exec restic "$@"
     )
@@ -75,19 +76,20 @@ run_restic() {
   return "$status"
 }
 
-# give_up_when_stuck PID: kills restic once it has moved next to nothing, from or to disk or network, for STORE_PATIENCE
-# seconds. No bound on the whole: a first upload may take days.
+# give_up_when_stuck PID: kills restic once it has done next to nothing for STORE_PATIENCE seconds: neither moved 64 KiB, from
+# or to disk or network, nor computed for a tenth of a second. No bound on the whole: a first upload may take days.
 give_up_when_stuck() {
-  local pid=$1 before=0 moved fd
+  local pid=$1 before=0 done_ fd
   for fd in "${LOCKS[@]}"; do exec {fd}>&-; done
   until timeout "$STORE_PATIENCE" tail --follow --pid="$pid" --sleep-interval=0.1 /dev/null; do
-    moved=$(awk '/^[rw]char/ { moved += $2 } END { print moved + 0 }' "/proc/$pid/io" 2>/dev/null) || return 0
-    if ((moved - before < 65536)); then
-      printf 'the store moved less than 64 KiB in %s s (STORE_PATIENCE): gave up\n' "$STORE_PATIENCE" >&2
+    # A hundredth of a second of its two kinds of processor time counts as 6.4 KiB.
+    done_=$(awk '/char:/ { n += $2 } NF > 40 { n += 6554 * ($14 + $15) } END { print n + 0 }' "/proc/$pid"/{io,stat} 2>/dev/null) || return 0
+    if ((done_ - before < 65536)); then
+      printf 'the store moved nothing for %s s (STORE_PATIENCE): gave up\n' "$STORE_PATIENCE" >&2
       kill -KILL "$pid" || true
       return 0
     fi
-    before=$moved
+    before=$done_
   done
 }
 

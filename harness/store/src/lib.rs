@@ -5,6 +5,7 @@
 //! them, until [`ObjectStore::heals`].
 
 mod fault;
+mod files;
 mod store;
 
 pub use fault::{Fault, Trouble};

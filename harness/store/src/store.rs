@@ -1,6 +1,7 @@
 //! The store itself.
 
 use crate::fault::{Fault, Trouble};
+use crate::files::Files;
 use bytes::Bytes;
 use futures_util::stream;
 use harness::wire::{Arrival, Wire};
@@ -51,7 +52,7 @@ impl ObjectStore {
         let files = tempfile::tempdir().or_environment(what)?;
         let objects = FileSystem::new(files.path())
             .map_err(|error| Failure::environment(what()).because(format!("{error:?}")))?;
-        let mut service = S3ServiceBuilder::new(objects);
+        let mut service = S3ServiceBuilder::new(Files(objects));
         service.set_auth(SimpleAuth::from_single(Self::KEY_ID, Self::SECRET));
         let inner = Arc::new(Inner {
             service: service.build(),
@@ -75,12 +76,16 @@ impl ObjectStore {
 
     /// How many requests were struck so far.
     pub fn struck(&self) -> usize {
-        lock(&self.inner.fault).as_ref().map_or(0, |fault| fault.struck)
+        lock(&self.inner.fault)
+            .as_ref()
+            .map_or(0, |fault| fault.struck)
     }
 
     /// All is well again. Hands back how many requests were struck.
     pub fn heals(&self) -> usize {
-        lock(&self.inner.fault).take().map_or(0, |fault| fault.struck)
+        lock(&self.inner.fault)
+            .take()
+            .map_or(0, |fault| fault.struck)
     }
 
     /// Refuses connections, as a machine does on which nothing runs.
@@ -131,7 +136,9 @@ async fn answer(inner: Arc<Inner>, request: Request<Incoming>) -> Result<Answer,
         Some(Trouble::Answers(status, code)) => {
             // What is left unread would break the connection before the answer is seen.
             let _ = request.into_body().collect().await?;
-            let text = format!("<Error><Code>{code}</Code><Message>so it was ordered</Message></Error>");
+            let text = format!(
+                "<Error><Code>{code}</Code><Message>{code}, as the scenario ordered</Message></Error>"
+            );
             let body = Full::from(text).map_err(Problem::from).boxed_unsync();
             Ok(Response::builder()
                 .status(status)
@@ -173,7 +180,10 @@ async fn answer(inner: Arc<Inner>, request: Request<Incoming>) -> Result<Answer,
                 let first = rest.split_to(1);
                 Some((Ok(Frame::data(first)), rest))
             });
-            Ok(Response::from_parts(head, StreamBody::new(slowly).boxed_unsync()))
+            Ok(Response::from_parts(
+                head,
+                StreamBody::new(slowly).boxed_unsync(),
+            ))
         }
     }
 }
