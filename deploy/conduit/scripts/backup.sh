@@ -361,7 +361,7 @@ archive() {
   printf 'tag %s\n' "run-$ID" | replace_file "$PENDING"
   # --ignore-ctime: linking changes it. A wrong guess would not pass the read-back.
   answer=$(cd "$STAGE" && run_restic backup --json --ignore-ctime --host "$SERVER_NAME" --tag "conduit,run-$ID" . | tail -n 1) ||
-    fail 1 "restic could not store the backup in \`$RESTIC_REPOSITORY\`" "see its message above; free space, credentials, network"
+    fail 1 "restic could not store the backup in \`$RESTIC_REPOSITORY\`" "its message above names the cause: free space, rights, network; nothing was catalogued, run it again when that is mended"
   SNAPSHOT=$(jq -er 'select(.message_type == "summary").snapshot_id' <<<"$answer") ||
     fail 1 "restic did not name a snapshot" "it said: $answer"
   ADDED=$(jq -r .data_added <<<"$answer")
