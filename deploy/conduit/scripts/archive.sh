@@ -93,6 +93,9 @@ give_up_when_stuck() {
   done
 }
 
+# reason: what restic's words on standard input come to: its last `Fatal:` line, or else the last that says something.
+reason() { awk 'NF { last = $0 } sub(/^Fatal: /, "") { fatal = $0 } END { print fatal ? fatal : last }'; }
+
 # toml_value FILE KEY: the value of a plain `KEY = "value"` line, empty when there is none.
 toml_value() { sed -n -E "s/^[[:space:]]*$2[[:space:]]*=[[:space:]]*\"([^\"]*)\".*/\1/p" "$1" | head -n 1; }
 
@@ -194,7 +197,7 @@ read_back() {
     | tar --extract --file - --to-command='printf "%s\t%s\t" "${TAR_FILENAME#/}" "$TAR_SIZE"
         if [ "$TAR_SIZE" -gt 1000000 ]; then exec openssl dgst -sha256 -r; else exec sha256sum; fi' \
       >"$work/raw" 2>>"$work/error"; then
-    echo "snapshot \`$snapshot\` cannot be read: $(grep -v '^tar:' "$work/error" | tail -n 1)"
+    echo "snapshot \`$snapshot\` cannot be read: $(grep -v '^tar:' "$work/error" | reason)"
     rm -rf "$work"
     return 1
   fi

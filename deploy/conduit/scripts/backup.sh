@@ -134,7 +134,7 @@ preflight() {
   find_repository
   [[ -s $RESTIC_PASSWORD_FILE ]] || fail 3 "\`$RESTIC_PASSWORD_FILE\` is missing" "bring back the copy that is kept off this machine"
   odd=$(unlock_repository 2>&1) ||
-    fail 3 "the repository \`$RESTIC_REPOSITORY\` cannot be opened: $(last_line <<<"$odd")" "is \`$RESTIC_PASSWORD_FILE\` the password that it was made with, and \`$ROOT/backup.env\` right?"
+    fail 3 "the repository \`$RESTIC_REPOSITORY\` cannot be opened: $(reason <<<"$odd")" "is \`$RESTIC_PASSWORD_FILE\` the password that it was made with, and \`$ROOT/backup.env\` right?"
   check_repository
   forget_pending
 
@@ -143,9 +143,6 @@ preflight() {
   ((free >= needed * 12 / 10)) ||
     fail 3 "\`$STAGING\` has $(human "$free") free, the backup needs about $(human $((needed * 12 / 10)))" "free some space: old data directories ($ROOT/data.*), journal, packages"
 }
-
-# last_line: of standard input, that says something.
-last_line() { grep -v '^$' | tail -n 1; }
 
 # find_repository: makes it where there is none. A store that does not answer is not taken for an empty one.
 find_repository() {
@@ -162,7 +159,7 @@ find_repository() {
     case $said in
       '' | *'wrong password or no key found'*) return 0 ;;
       *'does not exist'*) ;;
-      *) fail 3 "the repository \`$RESTIC_REPOSITORY\` does not answer: $(last_line <<<"$said")" "is the store up, and are address and credentials in \`$ROOT/backup.env\` right? Nothing was touched; run it again" ;;
+      *) fail 3 "the repository \`$RESTIC_REPOSITORY\` does not answer: $(reason <<<"$said")" "is the store up, and are address and credentials in \`$ROOT/backup.env\` right? Nothing was touched; run it again" ;;
     esac
   fi
   [[ ! -s $CATALOG ]] ||
@@ -178,7 +175,7 @@ find_repository() {
 check_repository() {
   local listed other
   listed=$(run_restic snapshots --quiet --json --tag conduit 2>"$RUN/said") || {
-    other=$(last_line <"$RUN/said")
+    other=$(reason <"$RUN/said")
     if [[ $other == *'already locked'* ]]; then
       fail 75 "the repository \`$RESTIC_REPOSITORY\` is locked: ${other#*: }" "another machine is at work there; if it is dead, \`backup.sh unlock\`"
     fi
@@ -376,10 +373,10 @@ verify() {
     check=$!
     # By its id: a bare `wait` waits for tee, too, which waits for us.
     wrong=$(read_back "$1" "$2") || { wait "$check" || true; fail 5 "$wrong" "the backup was not catalogued; \`restic check --read-data\` examines the whole repository"; }
-    wait "$check" || fail 5 "\`restic check\` found the repository damaged: $(last_line <"$RUN/check")" "the backup was not catalogued; keep the repository for examination and begin another"
+    wait "$check" || fail 5 "\`restic check\` found the repository damaged: $(reason <"$RUN/check")" "the backup was not catalogued; keep the repository for examination and begin another"
   else
     run_restic check --quiet --no-lock --read-data-subset=5% >"$RUN/check" 2>&1 ||
-      fail 5 "\`restic check\` found the repository damaged: $(last_line <"$RUN/check")" "the backup was not catalogued; keep the repository for examination and begin another"
+      fail 5 "\`restic check\` found the repository damaged: $(reason <"$RUN/check")" "the backup was not catalogued; keep the repository for examination and begin another"
     run_restic dump --no-lock "$1" manifest.json | cmp -s - "$2" ||
       fail 5 "the manifest in snapshot \`$1\` is not the one that was stored" "the backup was not catalogued; run it again"
   fi
