@@ -12,6 +12,7 @@ use harness::{Failure, OrBlame, Result, paths};
 use ruma::OwnedRoomId;
 use scenarios::{HOME, bootstrapped, must, room, unchanged};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::Mutex;
 
@@ -138,17 +139,23 @@ async fn is_refused(bench: &Bench, upload: &Upload) -> Result<()> {
     client.say(&bench.room, what).await?;
     let listed = host.shell("cat /opt/conduit/backups/catalog.jsonl").await?;
     bench.store.breaks(fault());
+    let ended = AtomicBool::new(false);
+    let backup = async {
+        let said = host.try_shell(BACKUP).await;
+        ended.store(true, Ordering::Relaxed);
+        said
+    };
     let meanwhile = async {
-        has_struck(bench).await?;
+        has_struck(bench, &ended).await?;
         client.say(&bench.room, "is anybody there?").await?;
         Ok::<_, Failure>(())
     };
-    let (said, heard) = tokio::join!(host.try_shell(BACKUP), meanwhile);
+    let (said, heard) = tokio::join!(backup, meanwhile);
     bench.store.heals();
     let said = said?;
-    heard?;
     let told = format!("exit {}\n{}{}", said.exit, said.stdout, said.stderr);
     eprintln!("a store that {what}: {told}");
+    heard?;
     must(
         said.exit == *exit && told.contains(says) && told.contains("hint:"),
         &format!("say clearly that a backup failed into a store that {what}"),
@@ -267,13 +274,13 @@ async fn a_store_that_cannot_be_used_is_refused_before_conduit_is_stopped() -> O
                     "wrong credentials",
                     "sed -i s/ACCESS_KEY=.*/ACCESS_KEY=wrong/",
                     3,
-                    "does not answer",
+                    "signature",
                 ),
                 (
                     "an address where nobody answers",
                     "sed -i s/:9000/:9001/",
                     3,
-                    "does not answer",
+                    "connection refused",
                 ),
                 (
                     "settings that others can read",
@@ -295,12 +302,24 @@ async fn a_store_that_cannot_be_used_is_refused_before_conduit_is_stopped() -> O
             }
             host.shell(&format!("echo STORE_PATIENCE={PATIENCE} >>{ENV}"))
                 .await?;
-            bench.store.breaks(Fault::of(Trouble::NeverAnswers));
-            let refused = is_untouched(&bench, "a store that never answers", 3, "gave up").await;
-            bench.store.heals();
+            for (what, fault, says) in [
+                (
+                    "a store that answers a byte in a second",
+                    Fault::of(Trouble::Trickles),
+                    "gave up",
+                ),
+                (
+                    "credentials that may not write",
+                    Fault::of_puts(Trouble::FORBIDDEN, "/locks/"),
+                    "AccessDenied",
+                ),
+            ] {
+                bench.store.breaks(fault);
+                let refused = is_untouched(&bench, what, 3, says).await;
+                bench.store.heals();
+                refused?;
+            }
             host.shell(&format!("cp -a /root/whole.env {ENV}")).await?;
-            refused?;
-
             dies_with_a_lock(
                 &bench,
                 "unshare --uts sh -c 'hostname elsewhere; exec restic check'",
@@ -340,7 +359,7 @@ async fn dies_with_a_lock(bench: &Bench, check: &str) -> Result<()> {
         "{SETTINGS} {check} >/dev/null 2>&1 & echo $! >/root/check.pid"
     ))
     .await?;
-    let stuck = has_struck(bench).await;
+    let stuck = has_struck(bench, &AtomicBool::new(false)).await;
     host.shell("kill -KILL $(cat /root/check.pid)").await?;
     bench.store.heals();
     stuck?;
@@ -354,11 +373,12 @@ async fn dies_with_a_lock(bench: &Bench, check: &str) -> Result<()> {
     }
 }
 
-/// Waits until the fault has struck a request.
-async fn has_struck(bench: &Bench) -> Result<()> {
-    let struck = async || match bench.store.struck() {
-        0 => ProbeState::NotYet("no request was struck".to_owned()),
-        _ => ProbeState::Ready(()),
+/// Waits until the fault has struck a request of something that has not ended.
+async fn has_struck(bench: &Bench, ended: &AtomicBool) -> Result<()> {
+    let struck = async || match (bench.store.struck(), ended.load(Ordering::Relaxed)) {
+        (1.., _) => ProbeState::Ready(()),
+        (0, true) => ProbeState::Failed("what should have been struck has ended".to_owned()),
+        (0, false) => ProbeState::NotYet("no request was struck".to_owned()),
     };
     probe::until("the store fails", SOON, struck)
         .await
@@ -517,7 +537,7 @@ async fn all_that_a_new_machine_needs_is_in_the_snapshot() -> Outcome {
 /// machine's own accounts and identity, and what the installer and Caddy note for themselves.
 const MADE: &str = r"find / /opt -xdev -type f -size +0 -cnewer /etc/lab-names -regextype posix-extended ! -regex \
     '/(proc|sys|run|tmp|root|var/log|var/cache|var/lib/(systemd|dpkg)|opt/conduit/(data|backups|staging))/.*' ! -regex \
-    '/etc/(passwd|group|shadow|gshadow)-?|/etc/(machine-id|.pwd.lock)|/opt/conduit/(backup.env|install.state|secrets/restic-password)|.*/autosave.json'";
+    '/etc/(passwd|group|shadow|gshadow)-?|/etc/(machine-id|resolv.conf|hosts|hostname|.pwd.lock)|/opt/conduit/(backup.env|install.state|secrets/restic-password)|.*/autosave.json'";
 
 /// Those of it that the snapshot does not have.
 fn lacking() -> String {

@@ -93,8 +93,12 @@ give_up_when_stuck() {
   done
 }
 
-# reason: what restic's words on standard input come to: its last `Fatal:` line, or else the last that says something.
-reason() { awk 'NF { last = $0 } sub(/^Fatal: /, "") { fatal = $0 } END { print fatal ? fatal : last }'; }
+# reason: what restic's words on standard input come to: its last `Fatal:` line, or else the last that says something, with
+# what it was trying until then.
+reason() {
+  awk 'NF { last = $0 } sub(/^Fatal: /, "") { fatal = $0 } sub(/ returned error, retrying after [^:]*/, "") { tried = " (" $0 ")" }
+    END { print fatal ? fatal : last tried }'
+}
 
 # toml_value FILE KEY: the value of a plain `KEY = "value"` line, empty when there is none.
 toml_value() { sed -n -E "s/^[[:space:]]*$2[[:space:]]*=[[:space:]]*\"([^\"]*)\".*/\1/p" "$1" | head -n 1; }

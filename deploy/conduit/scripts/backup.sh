@@ -151,10 +151,10 @@ find_repository() {
     [[ ! -f $RESTIC_REPOSITORY/config ]] || return 0
   else
     if [[ -s $RESTIC_PASSWORD_FILE ]]; then
-      said=$(run_restic cat config 2>&1 >/dev/null) || true
+      said=$(run_restic cat config --no-lock 2>&1 >/dev/null) || true
     else
       # Whether there is a repository shows before the password counts.
-      said=$(RESTIC_PASSWORD_FILE='' RESTIC_PASSWORD=none run_restic cat config 2>&1 >/dev/null) || true
+      said=$(RESTIC_PASSWORD_FILE='' RESTIC_PASSWORD=none run_restic cat config --no-lock 2>&1 >/dev/null) || true
     fi
     case $said in
       '' | *'wrong password or no key found'*) return 0 ;;

@@ -88,22 +88,6 @@ impl ObjectStore {
             .map_or(0, |fault| fault.struck)
     }
 
-    /// Refuses connections, as a machine does on which nothing runs.
-    ///
-    /// # Errors
-    /// The environment's.
-    pub async fn goes_away(&self) -> Result<()> {
-        self.wire.refuse().await
-    }
-
-    /// Takes connections again.
-    ///
-    /// # Errors
-    /// The environment's.
-    pub async fn comes_back(&self) -> Result<()> {
-        self.wire.listen().await
-    }
-
     /// The directory of this machine that has the objects of a bucket.
     pub fn bucket(&self, name: &str) -> PathBuf {
         self.inner.files.path().join(name)
