@@ -329,7 +329,7 @@ async fn a_store_that_cannot_be_used_is_refused_before_conduit_is_stopped() -> O
                 &bench,
                 "a store that another machine locked",
                 75,
-                "is locked",
+                "is already locked",
             )
             .await?;
             host.shell("/opt/conduit/scripts/backup.sh unlock").await?;

@@ -175,11 +175,9 @@ find_repository() {
 check_repository() {
   local listed other
   listed=$(run_restic snapshots --quiet --json --tag conduit 2>"$RUN/said") || {
-    other=$(reason <"$RUN/said")
-    if [[ $other == *'already locked'* ]]; then
-      fail 75 "the repository \`$RESTIC_REPOSITORY\` is locked: ${other#*: }" "another machine is at work there; if it is dead, \`backup.sh unlock\`"
-    fi
-    fail 3 "the repository \`$RESTIC_REPOSITORY\` cannot be read: $other" "is the store up? Nothing was touched; run it again"
+    ! other=$(grep -m 1 -o 'already locked.*' "$RUN/said") ||
+      fail 75 "the repository \`$RESTIC_REPOSITORY\` is $other" "another machine is at work there; if it is dead, \`backup.sh unlock\`"
+    fail 3 "the repository \`$RESTIC_REPOSITORY\` cannot be read: $(reason <"$RUN/said")" "is the store up, and may these credentials write? Nothing was touched; run it again"
   }
   other=$(jq -r --arg name "$SERVER_NAME" '[.[]?.hostname | select(. != $name)] | unique | join("`, `")' <<<"$listed")
   [[ -z $other ]] ||
