@@ -485,7 +485,8 @@ fn plan(arguments: &Plan) -> Result<Exit> {
 fn needed_by(runbook: &Path) -> &'static [&'static str] {
     match runbook.file_name().and_then(|name| name.to_str()) {
         Some(
-            "bootstrap.md" | "backup.md" | "drill.md" | "health.md" | "preflight.md" | "upgrade.md",
+            "bootstrap.md" | "backup.md" | "drill.md" | "health.md" | "object-store.md"
+            | "preflight.md" | "upgrade.md",
         ) => &["install.md"],
         Some("restore.md") => &["install.md", "backup.md"],
         Some("lost-device.md") => &["install.md", "bootstrap.md"],

@@ -444,6 +444,18 @@ impl Fleet {
         Ok(Self { clients, media })
     }
 
+    /// The same sessions on another machine that is the site now.
+    #[must_use]
+    pub fn moved_to(&self, site: &Site) -> Self {
+        let sessions = self.clients.iter().map(|client| client.session().clone());
+        Self {
+            clients: sessions
+                .map(|session| Client::with_session(site.http(), &site.base_url(), session))
+                .collect(),
+            media: self.media.clone(),
+        }
+    }
+
     /// What they would notice if it changed.
     pub async fn fingerprint(&self, site: &Site) -> Result<Fingerprint> {
         let clients: Vec<_> = self.clients.iter().collect();

@@ -37,6 +37,8 @@ open_repository() {
   if [[ -f $ROOT/backup.env ]]; then
     [[ -O $ROOT/backup.env ]] \
       || fail 3 "\`$ROOT/backup.env\` is not owned by root" "run \`chown root:root $ROOT/backup.env\`; it holds credentials"
+    [[ $(stat -c %a "$ROOT/backup.env") == [0-7]00 ]] \
+      || fail 3 "\`$ROOT/backup.env\` can be read by others than root" "run \`chmod 600 $ROOT/backup.env\`; it holds credentials"
     set -a
     # shellcheck source=/dev/null
     source "$ROOT/backup.env"
@@ -45,18 +47,57 @@ open_repository() {
   RESTIC_REPOSITORY=${1:-${RESTIC_REPOSITORY:-$BACKUPS/restic}}
   RESTIC_PASSWORD_FILE=${2:-${RESTIC_PASSWORD_FILE:-$ROOT/secrets/restic-password}}
   export RESTIC_REPOSITORY RESTIC_PASSWORD_FILE RESTIC_CACHE_DIR=$BACKUPS/cache
+  [[ ${STORE_PATIENCE:=300} =~ ^[1-9][0-9]{0,5}$ ]] || fail 3 "\`STORE_PATIENCE=$STORE_PATIENCE\` in \`$ROOT/backup.env\` is no number of seconds" "300 is a good one"
 }
 
 # repository_is_local: whether the repository is a directory of this machine.
 repository_is_local() { [[ $RESTIC_REPOSITORY == /* ]]; }
 
-# A local repository gains nothing from restic's cache, which would only fill the disk.
+# run_restic ARGUMENT...: a local repository gains nothing from restic's cache, which would only fill the disk. A store
+# behind a network may take a request and never answer it; restic 0.14 would wait for ever.
 run_restic() {
+  local status=0 errors pid
   if repository_is_local; then
     restic --no-cache "$@"
-  else
-    restic "$@"
+    return
   fi
+  exec {errors}>&2
+  # In the foreground and by `exec`, so that signals reach restic itself. What this shell would say of its end goes nowhere.
+  {
+    (
+      exec 2>&"$errors" {errors}>&-
+      pid=$BASHPID
+      give_up_when_stuck "$pid" </dev/null >/dev/null &
+      # It would say every 16 ms how far it is, and be taken for one that gets on.
+      RESTIC_PROGRESS_FPS=0.01 exec restic "$@"
+    )
+  } 2>/dev/null || status=$?
+  exec {errors}>&-
+  return "$status"
+}
+
+# give_up_when_stuck PID: kills restic once it has done next to nothing for STORE_PATIENCE seconds: neither moved 64 KiB, from
+# or to disk or network, nor computed for a tenth of a second. No bound on the whole: a first upload may take days.
+give_up_when_stuck() {
+  local pid=$1 before=0 done_ fd
+  for fd in "${LOCKS[@]}"; do exec {fd}>&-; done
+  until timeout "$STORE_PATIENCE" tail --follow --pid="$pid" --sleep-interval=0.1 /dev/null; do
+    # A hundredth of a second of its two kinds of processor time counts as 6.4 KiB.
+    done_=$(awk '/char:/ { n += $2 } NF > 40 { n += 6554 * ($14 + $15) } END { print n + 0 }' "/proc/$pid"/{io,stat} 2>/dev/null) || return 0
+    if ((done_ - before < 65536)); then
+      printf 'the store moved nothing for %s s (STORE_PATIENCE): gave up\n' "$STORE_PATIENCE" >&2
+      kill -KILL "$pid" || true
+      return 0
+    fi
+    before=$done_
+  done
+}
+
+# reason: what restic's words on standard input come to: its last `Fatal:` line, or else the last that says something, with
+# what it was trying until then.
+reason() {
+  awk 'NF { last = $0 } sub(/^Fatal: /, "") { fatal = $0 } sub(/ returned error, retrying after [^:]*/, "") { tried = " (" $0 ")" }
+    END { print fatal ? fatal : last tried }'
 }
 
 # toml_value FILE KEY: the value of a plain `KEY = "value"` line, empty when there is none.
@@ -128,7 +169,7 @@ check_snapshot_tree() {
     and (.key_id | type == "string") and (.public_key | type == "string")' \
     "$dir/manifest.json" >/dev/null 2>&1 || { echo "\`manifest.json\` is not a manifest of format 1 or 2"; return 1; }
   # Format 1 had no digest.
-  jq -e '.format == 1' "$dir/manifest.json" >/dev/null || [[ $(jq -r .digest "$dir/manifest.json") == "$(digest_manifest <"$dir/manifest.json")" ]] \
+  jq -e '.format == 1 and (has("digest") | not)' "$dir/manifest.json" >/dev/null || [[ $(jq -r .digest "$dir/manifest.json") == "$(digest_manifest <"$dir/manifest.json")" ]] \
     || { echo "\`manifest.json\` is not as it was written"; return 1; }
   wrong=$(find "$dir" ! -type f ! -type d -printf '%P\n' | head -n 3)
   [[ -z $wrong ]] || { echo "neither file nor directory: \`$wrong\`"; return 1; }
@@ -150,17 +191,17 @@ check_snapshot_tree() {
 }
 
 # read_back SNAPSHOT MANIFEST: reads every byte of the snapshot out of the repository, without
-# needing disk space, and compares it with the manifest; prints what is wrong.
+# needing disk space, and compares it with the manifest; prints what is wrong. What the cache has says nothing of the store.
 read_back() {
   local snapshot=$1 manifest=$2 work wrong
   work=$(mktemp -d "$STAGING/readback.XXXXXX")
   # tar calls the command once per file, with the content on its standard input; sha256sum starts faster than openssl.
   # shellcheck disable=SC2016
-  if ! run_restic dump --no-lock --archive tar "$snapshot" / 2>"$work/error" \
+  if ! run_restic dump --no-cache --no-lock --archive tar "$snapshot" / 2>"$work/error" \
     | tar --extract --file - --to-command='printf "%s\t%s\t" "${TAR_FILENAME#/}" "$TAR_SIZE"
         if [ "$TAR_SIZE" -gt 1000000 ]; then exec openssl dgst -sha256 -r; else exec sha256sum; fi' \
       >"$work/raw" 2>>"$work/error"; then
-    echo "snapshot \`$snapshot\` cannot be read: $(grep -v '^tar:' "$work/error" | tail -n 1)"
+    echo "snapshot \`$snapshot\` cannot be read: $(grep -v '^tar:' "$work/error" | reason)"
     rm -rf "$work"
     return 1
   fi

@@ -5,6 +5,7 @@
 #   backup.sh latest          the newest good snapshot
 #   backup.sh list            every good snapshot, oldest first
 #   backup.sh verify ID       read a snapshot back, every byte, and compare it with its manifest
+#   backup.sh unlock          remove every lock from the repository; only when no machine works on it any more
 #
 # The work is done inside conduit-backup.service (`backup.sh run`), wherever the command was given. A script cannot
 # clean up after its own SIGKILL; systemd can: ExecStopPost (`backup.sh ensure-running`) starts Conduit again.
@@ -35,7 +36,7 @@ readonly PENDING=$BACKUPS/forget.pending
 # Snapshots up to this size are read back in full after each backup; larger ones in part (see `verify`).
 readonly READ_BACK_LIMIT=$((2 * 1024 ** 3))
 
-usage() { sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+usage() { sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
 # ---- the operator's side ------------------------------------------------------------------------------------------
 
@@ -130,24 +131,57 @@ preflight() {
   fi
 
   open_repository
-  if repository_is_local && [[ ! -f $RESTIC_REPOSITORY/config ]] || ! repository_is_local && ! run_restic cat config >/dev/null 2>&1; then
-    [[ ! -s $CATALOG ]] ||
-      fail 3 "the repository \`$RESTIC_REPOSITORY\` does not answer, yet backups are catalogued" "bring it back, or move \`$CATALOG\` away to begin a new one"
-    if [[ ! -s $RESTIC_PASSWORD_FILE ]]; then
-      openssl rand -hex 32 | replace_file "$RESTIC_PASSWORD_FILE"
-      note "made \`$RESTIC_PASSWORD_FILE\`: keep a copy off this machine, no backup can be read without it"
-    fi
-    run_restic init --quiet || fail 1 "cannot make the repository \`$RESTIC_REPOSITORY\`" "see the message of restic above"
-  fi
+  find_repository
   [[ -s $RESTIC_PASSWORD_FILE ]] || fail 3 "\`$RESTIC_PASSWORD_FILE\` is missing" "bring back the copy that is kept off this machine"
   odd=$(unlock_repository 2>&1) ||
-    fail 3 "the repository \`$RESTIC_REPOSITORY\` cannot be opened: $(grep -v '^$' <<<"$odd" | tail -n 1)" "is \`$RESTIC_PASSWORD_FILE\` the password that it was made with, and \`$ROOT/backup.env\` right?"
+    fail 3 "the repository \`$RESTIC_REPOSITORY\` cannot be opened: $(reason <<<"$odd")" "is \`$RESTIC_PASSWORD_FILE\` the password that it was made with, and \`$ROOT/backup.env\` right?"
+  check_repository
   forget_pending
 
   needed=$(copied_bytes)
   free=$(df --output=avail --block-size=1 "$STAGING" | tail -n 1)
   ((free >= needed * 12 / 10)) ||
     fail 3 "\`$STAGING\` has $(human "$free") free, the backup needs about $(human $((needed * 12 / 10)))" "free some space: old data directories ($ROOT/data.*), journal, packages"
+}
+
+# find_repository: makes it where there is none. A store that does not answer is not taken for an empty one.
+find_repository() {
+  local said
+  if repository_is_local; then
+    [[ ! -f $RESTIC_REPOSITORY/config ]] || return 0
+  else
+    if [[ -s $RESTIC_PASSWORD_FILE ]]; then
+      said=$(run_restic cat config --no-lock 2>&1 >/dev/null) || true
+    else
+      # Whether there is a repository shows before the password counts.
+      said=$(RESTIC_PASSWORD_FILE='' RESTIC_PASSWORD=none run_restic cat config --no-lock 2>&1 >/dev/null) || true
+    fi
+    case $said in
+      '' | *'wrong password or no key found'*) return 0 ;;
+      *'does not exist'*) ;;
+      *) fail 3 "the repository \`$RESTIC_REPOSITORY\` does not answer: $(reason <<<"$said")" "is the store up, and are address and credentials in \`$ROOT/backup.env\` right? Nothing was touched; run it again" ;;
+    esac
+  fi
+  [[ ! -s $CATALOG ]] ||
+    fail 3 "there is no repository \`$RESTIC_REPOSITORY\`, yet backups are catalogued" "bring it back, or move \`$CATALOG\` away to begin a new one"
+  if [[ ! -s $RESTIC_PASSWORD_FILE ]]; then
+    openssl rand -hex 32 | replace_file "$RESTIC_PASSWORD_FILE"
+    note "made \`$RESTIC_PASSWORD_FILE\`: keep a copy off this machine, no backup can be read without it"
+  fi
+  run_restic init --quiet || fail 1 "cannot make the repository \`$RESTIC_REPOSITORY\`" "see the message of restic above"
+}
+
+# check_repository: nobody else holds it, and it is of this site.
+check_repository() {
+  local listed other
+  listed=$(run_restic snapshots --quiet --json --tag conduit 2>"$RUN/said") || {
+    ! other=$(grep -m 1 -o 'already locked.*' "$RUN/said") ||
+      fail 75 "the repository \`$RESTIC_REPOSITORY\` is $other" "another machine is at work there; if it is dead, \`backup.sh unlock\`"
+    fail 3 "the repository \`$RESTIC_REPOSITORY\` cannot be read: $(reason <"$RUN/said")" "is the store up, and may these credentials write? Nothing was touched; run it again"
+  }
+  other=$(jq -r --arg name "$SERVER_NAME" '[.[]?.hostname | select(. != $name)] | unique | join("`, `")' <<<"$listed")
+  [[ -z $other ]] ||
+    fail 3 "the repository \`$RESTIC_REPOSITORY\` holds backups of \`$other\`, this host serves \`$SERVER_NAME\`" "each site has a repository of its own: name another one in \`$ROOT/backup.env\`"
 }
 
 # copied_bytes: an upper estimate of what a backup adds to this disk. Links cost nothing; a local repository grows by
@@ -331,7 +365,7 @@ archive() {
   printf 'tag %s\n' "run-$ID" | replace_file "$PENDING"
   # --ignore-ctime: linking changes it. A wrong guess would not pass the read-back.
   answer=$(cd "$STAGE" && run_restic backup --json --ignore-ctime --host "$SERVER_NAME" --tag "conduit,run-$ID" . | tail -n 1) ||
-    fail 1 "restic could not store the backup in \`$RESTIC_REPOSITORY\`" "see its message above; free space, credentials, network"
+    fail 1 "restic could not store the backup in \`$RESTIC_REPOSITORY\`" "its message above names the cause: free space, rights, network; nothing was catalogued, run it again when that is mended"
   SNAPSHOT=$(jq -er 'select(.message_type == "summary").snapshot_id' <<<"$answer") ||
     fail 1 "restic did not name a snapshot" "it said: $answer"
   ADDED=$(jq -r .data_added <<<"$answer")
@@ -346,10 +380,10 @@ verify() {
     check=$!
     # By its id: a bare `wait` waits for tee, too, which waits for us.
     wrong=$(read_back "$1" "$2") || { wait "$check" || true; fail 5 "$wrong" "the backup was not catalogued; \`restic check --read-data\` examines the whole repository"; }
-    wait "$check" || fail 5 "\`restic check\` found the repository damaged: $(grep -v '^$' "$RUN/check" | tail -n 1)" "the backup was not catalogued; keep the repository for examination and begin another"
+    wait "$check" || fail 5 "\`restic check\` found the repository damaged: $(reason <"$RUN/check")" "the backup was not catalogued; keep the repository for examination and begin another"
   else
     run_restic check --quiet --no-lock --read-data-subset=5% >"$RUN/check" 2>&1 ||
-      fail 5 "\`restic check\` found the repository damaged: $(grep -v '^$' "$RUN/check" | tail -n 1)" "the backup was not catalogued; keep the repository for examination and begin another"
+      fail 5 "\`restic check\` found the repository damaged: $(reason <"$RUN/check")" "the backup was not catalogued; keep the repository for examination and begin another"
     run_restic dump --no-lock "$1" manifest.json | cmp -s - "$2" ||
       fail 5 "the manifest in snapshot \`$1\` is not the one that was stored" "the backup was not catalogued; run it again"
   fi
@@ -486,6 +520,14 @@ verify_one() {
   say "snapshot $1 is whole: $(jq -r '"\(.files | length) files, \(.total_bytes) bytes, of \(.created)"' "$manifest")"
 }
 
+unlock_all() {
+  # Of this machine nobody may be at it.
+  lock backup
+  open_repository
+  run_restic unlock --quiet --remove-all || fail 3 "the repository \`$RESTIC_REPOSITORY\` cannot be opened" "see the message of restic above"
+  say "the repository $RESTIC_REPOSITORY is unlocked"
+}
+
 case ${1-} in
   --help | -h) usage; exit 0 ;;
 esac
@@ -504,5 +546,6 @@ case ${1-} in
     (($# == 2)) || fail 2 "\`verify\` takes one snapshot" "\`backup.sh list\` shows them"
     verify_one "$2"
     ;;
+  unlock) unlock_all ;;
   *) fail 2 "unknown argument \`$1\`" "backup.sh --help" ;;
 esac

@@ -131,9 +131,9 @@ fetch_manifest() {
     note "no catalogue here: took the newest snapshot of the repository, \`$SNAPSHOT\`"
   fi
   if ! run_restic dump --no-lock "$SNAPSHOT" manifest.json >"$1" 2>"$1.error"; then
-    ! grep -q -i -E 'no matching id|invalid id|wrong password|unable to open config|does not exist' "$1.error" ||
-      fail 3 "no snapshot \`$SNAPSHOT\` in \`$RESTIC_REPOSITORY\` that can be read: $(tail -n 1 "$1.error")" "\`backup.sh list\` shows the good ones; is it the right repository and password?"
-    fail 5 "snapshot \`$SNAPSHOT\` has no readable manifest: $(tail -n 1 "$1.error")" "use another one: \`backup.sh list\`"
+    ! grep -q -i -E 'no matching id|invalid id|wrong password|unable to open config|does not exist|gave up' "$1.error" ||
+      fail 3 "no snapshot \`$SNAPSHOT\` in \`$RESTIC_REPOSITORY\` that can be read: $(reason <"$1.error")" "\`backup.sh list\` shows the good ones; is it the right repository and password?"
+    fail 5 "snapshot \`$SNAPSHOT\` has no readable manifest: $(reason <"$1.error")" "use another one: \`backup.sh list\`"
   fi
 }
 
