@@ -5,11 +5,13 @@ use clap::{Args, Parser, Subcommand};
 use fleet_load::compare::{Comparison, order};
 use fleet_load::guard::{Target, Word};
 use fleet_load::open::{Driven, advise, ask, drive};
-use fleet_load::run::{Shape, run};
+use fleet_load::run::{Block, Cast, Shape, run};
 use fleet_load::schedule::{Arrivals, Plan};
 use fleet_load::server::{Kind, Server, Source};
+use fleet_load::shard::{self, Part, Shard};
 use fleet_load::stall::{self, Stalls};
-use fleet_load::validity::{Clocks, Validity};
+use fleet_load::threshold::Threshold;
+use fleet_load::validity::{Clocks, Doubt, Validity};
 use fleet_load::{report, run as runs};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -49,24 +51,49 @@ enum Verb {
         /// The address, such as `http://127.0.0.1:6167`
         #[arg(long, value_name = "URL")]
         target: String,
-        /// The target is mine, and I want this
-        #[arg(long)]
-        i_am_the_owner: bool,
-        /// In which the owner of production allows load on it
-        #[arg(long, value_name = "FILE")]
-        owner_file: Option<PathBuf>,
+        #[command(flatten)]
+        owner: Owner,
         /// How long, in seconds
         #[arg(long, default_value_t = 10)]
         seconds: u64,
         #[command(flatten)]
         pace: Pace,
     },
-    /// One run on one server, which is started for it
+    /// One run on one server, which is started for it; or on `--target`, whole or one shard of it
     Run {
+        /// Which server to start
+        #[arg(required_unless_present = "target", conflicts_with = "target")]
+        server: Option<Kind>,
+        /// A server that runs already, which lets everybody register
+        #[arg(long, value_name = "URL")]
+        target: Option<String>,
+        #[command(flatten)]
+        owner: Owner,
+        /// Do only this part of the run, such as `0/4`, and keep what was measured in `--json` for `merge`
+        #[arg(long, value_name = "K/N", requires_all = ["target", "name", "json"])]
+        shard: Option<Shard>,
+        /// What people and room are called on the target; the same for all shards of a run, and new for each run
+        #[arg(long, requires = "target", value_parser = parse_name)]
+        name: Option<String>,
+        #[command(flatten)]
+        limits: Limits,
+        #[command(flatten)]
+        work: Work,
+    },
+    /// Put the shards of a run together, and judge the whole
+    Merge {
+        /// What each `run --shard` wrote
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        #[command(flatten)]
+        limits: Limits,
+    },
+    /// Start a server to be loaded as `--target`, until it is told to end
+    Serve {
         /// Which server
         server: Kind,
         #[command(flatten)]
-        work: Work,
+        servers: Servers,
     },
     /// Two servers under the same work, in interleaved pairs
     Compare {
@@ -95,6 +122,32 @@ struct Pace {
 }
 
 #[derive(Args)]
+struct Owner {
+    /// The target is mine, and I want this
+    #[arg(long)]
+    i_am_the_owner: bool,
+    /// In which the owner of production allows load on it
+    #[arg(long, value_name = "FILE")]
+    owner_file: Option<PathBuf>,
+}
+
+impl Owner {
+    fn word(self) -> Word {
+        Word {
+            owner: self.i_am_the_owner,
+            file: self.owner_file,
+        }
+    }
+}
+
+#[derive(Args)]
+struct Limits {
+    /// What must hold of the whole, such as `delivered.p99<500` (milliseconds) or `lost<1`; may be given again
+    #[arg(long = "threshold", value_name = "FIGURE<LIMIT")]
+    thresholds: Vec<Threshold>,
+}
+
+#[derive(Args)]
 struct Work {
     /// Messages per second, of all senders together
     #[arg(long, default_value_t = 20.0)]
@@ -120,6 +173,12 @@ struct Work {
     /// How arrivals follow each other
     #[arg(long, default_value = "periodic")]
     arrivals: Arrivals,
+    #[command(flatten)]
+    servers: Servers,
+}
+
+#[derive(Args)]
+struct Servers {
     /// The Conduit
     #[arg(long, value_name = "PATH", env = "CONDUIT_BIN")]
     conduit: Option<PathBuf>,
@@ -148,7 +207,9 @@ impl Work {
             warm: Duration::from_secs(self.warm),
         }
     }
+}
 
+impl Servers {
     fn source(&self) -> Source {
         Source {
             conduit: self.conduit.clone(),
@@ -163,8 +224,19 @@ fn parse_seed(text: &str) -> Result<u64, String> {
         .map_err(|_| "a seed is a hexadecimal number of at most 16 digits".to_owned())
 }
 
-/// The exit code of a run that may not be quoted, and of one that was interrupted.
+fn parse_name(text: &str) -> Result<String, String> {
+    let fits =
+        |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-';
+    if (1..=40).contains(&text.len()) && text.chars().all(fits) {
+        Ok(format!("{text}-"))
+    } else {
+        Err("a name has 1 to 40 small letters, digits and dashes".to_owned())
+    }
+}
+
+/// The exit code of a run that may not be quoted, of one that did not keep a threshold, and of one that was interrupted.
 const INVALID: u8 = 3;
+const NOT_KEPT: u8 = 4;
 const INTERRUPTED: u8 = 130;
 
 #[tokio::main]
@@ -221,37 +293,58 @@ async fn act(cli: Cli) -> Result<u8> {
         }
         Verb::Probe {
             target,
-            i_am_the_owner,
-            owner_file,
+            owner,
             seconds,
             pace,
         } => {
-            let word = Word {
-                owner: i_am_the_owner,
-                file: owner_file,
-            };
-            probe(&Target::admit(&target, &word).await?, seconds, &pace, json).await
+            let target = Target::admit(&target, &owner.word()).await?;
+            probe(&target, seconds, &pace, json).await
         }
-        Verb::Run { server, work } => {
-            let source = work.source();
+        Verb::Run {
+            server,
+            target,
+            owner,
+            shard,
+            name,
+            limits,
+            work,
+        } => {
+            let shape = work.shape();
+            let block = if let Some(kind) = server {
+                let source = work.servers.source();
+                let started = tokio::select! {
+                    started = Server::start(kind, &source) => started?,
+                    () = interrupted() => return Ok(INTERRUPTED),
+                };
+                run(&started, &shape, interrupted()).await?
+            } else {
+                let target = target.context("give a server to start, or `--target`")?;
+                let target = Target::admit(&target, &owner.word()).await?;
+                let name = name.unwrap_or_else(|| format!("load{:08x}-", fastrand::u32(..)));
+                let shard = shard.unwrap_or(Shard::WHOLE);
+                let part = part(&target, &shape, &name, shard).await?;
+                if shard != Shard::WHOLE {
+                    return leave(json, &part);
+                }
+                Block::of(part.samples, part.schedule, Default::default())
+            };
+            tell(block, &shape, &limits, json)
+        }
+        Verb::Merge { files, limits } => {
+            let merged = shard::merge(&files)?;
+            let mut block = Block::of(merged.samples, merged.schedule, Default::default());
+            block.validity.against_latency.extend(merged.doubts);
+            tell(block, &merged.shape, &limits, json)
+        }
+        Verb::Serve { server, servers } => {
+            let source = servers.source();
             let started = tokio::select! {
                 started = Server::start(server, &source) => started?,
                 () = interrupted() => return Ok(INTERRUPTED),
             };
-            let shape = work.shape();
-            let block = run(&started, &shape, interrupted()).await?;
-            print!("{}", block.lines());
-            keep(
-                json,
-                &json!({"identity": report::identity(&shape), "valid": block.validity.costs(), "block": block}),
-            )?;
-            Ok(if block.interrupted {
-                INTERRUPTED
-            } else if block.validity.costs() {
-                0
-            } else {
-                INVALID
-            })
+            println!("{}", started.target.url);
+            interrupted().await;
+            Ok(0)
         }
         Verb::Compare { a, b, rounds, work } => {
             compare([a, b], usize::from(rounds), &work, json).await
@@ -259,8 +352,70 @@ async fn act(cli: Cli) -> Result<u8> {
     }
 }
 
+/// Runs a part of a plan on a target.
+async fn part(target: &Target, shape: &Shape, name: &str, shard: Shard) -> Result<Part> {
+    let cast = Cast::make(target, shape, name, shard).await?;
+    let clock = cast.clock().await.context("compare the clocks")?;
+    let measured = cast.perform(shape, None, interrupted()).await?;
+    let mut part = Part::new(shape.clone(), measured.schedule, shard, measured.samples);
+    (part.name, part.target, part.began, part.clock) = (
+        name.to_owned(),
+        target.url.to_string(),
+        measured.began,
+        clock,
+    );
+    Ok(part)
+}
+
+/// Keeps a shard for `merge`, which judges the whole.
+fn leave(json: Option<&Path>, part: &Part) -> Result<u8> {
+    keep(
+        json,
+        &serde_json::to_value(part).context("write the shard")?,
+    )?;
+    let counts = part.samples.ledger.counts();
+    println!(
+        "shard {}: {} accepted of {}, {} delivered; `merge` judges the whole",
+        part.shard, counts.accepted, part.samples.scheduled, counts.delivered
+    );
+    Ok(if part.samples.interrupted {
+        INTERRUPTED
+    } else {
+        0
+    })
+}
+
+/// Tells of a run that was done, judges it, and keeps it.
+fn tell(block: Block, shape: &Shape, limits: &Limits, json: Option<&Path>) -> Result<u8> {
+    print!("{}", block.lines());
+    let judged: Vec<_> = limits
+        .thresholds
+        .iter()
+        .map(|threshold| threshold.judge(&block))
+        .collect();
+    for judged in &judged {
+        println!("  {judged}");
+    }
+    let kept = judged.iter().all(|judged| judged.kept);
+    keep(
+        json,
+        &json!({
+            "identity": report::identity(shape), "valid": block.validity.costs(), "thresholds": judged, "block": block,
+        }),
+    )?;
+    Ok(if block.interrupted {
+        INTERRUPTED
+    } else if !block.validity.costs() {
+        INVALID
+    } else if !kept {
+        NOT_KEPT
+    } else {
+        0
+    })
+}
+
 async fn compare(sides: [Kind; 2], rounds: usize, work: &Work, json: Option<&Path>) -> Result<u8> {
-    let (shape, source) = (work.shape(), work.source());
+    let (shape, source) = (work.shape(), work.servers.source());
     runs::enough_descriptors(u64::from(shape.plan.senders + shape.readers))?;
     let mut blocks = Vec::new();
     let mut code = 0;
@@ -327,7 +482,8 @@ async fn probe(target: &Target, seconds: u64, pace: &Pace, json: Option<&Path>) 
         () = drive(schedule.arrivals, Instant::now(), send, |sent| driven.note(&sent)) => false,
         () = interrupted() => true,
     };
-    let mut validity = Validity::judge(&driven, scheduled, &from, &Clocks::read()?, None);
+    let doubt = Doubt::between(&from, &Clocks::read()?);
+    let mut validity = Validity::judge(&driven, scheduled, &doubt, None);
     if stopped {
         validity.against_all.push("it was interrupted".to_owned());
     }

@@ -1,25 +1,29 @@
 //! One run on one server: people are made, readers park their long polls, senders send what is scheduled, and what came
 //! of it is a [`Block`].
 
-use crate::latency::{Latencies, Quantiles};
+use crate::guard::Target;
+use crate::latency::{Latencies, OverTime, Quantiles};
 use crate::ledger::{Counts, Finding, Ledger};
-use crate::meter::Look;
+use crate::meter::{Look, Meter};
 use crate::open::{self, Came, Driven, ask, drive, explain, since};
-use crate::schedule::{Arrival, Plan};
+use crate::samples::Samples;
+use crate::schedule::{Arrival, Plan, Schedule};
 use crate::server::{Kind, Server};
-use crate::validity::{Clocks, Validity};
+use crate::shard::Shard;
+use crate::validity::{Clocks, Doubt, Validity};
 use anyhow::{Context, Result, bail};
-use reqwest::{Client, Method, Url};
+use reqwest::{Client, Method, StatusCode, Url};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::task::JoinSet;
 
 /// What is done to a server.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Shape {
     /// When what is sent.
     pub plan: Plan,
@@ -34,12 +38,12 @@ pub struct Shape {
 /// What one run came to.
 #[derive(Clone, Debug, Serialize)]
 pub struct Block {
-    /// Which server.
-    pub kind: Kind,
+    /// Which server, where it was started for the run.
+    pub kind: Option<Kind>,
     /// The schedule that it was put to.
     pub schedule_hash: String,
-    /// From the start of its container to its first answer, in milliseconds.
-    pub ready_ms: f64,
+    /// From the start of its container to its first answer, in milliseconds, where it was started for the run.
+    pub ready_ms: Option<f64>,
     /// What the ledger says.
     pub counts: Counts,
     /// The first of what must not be.
@@ -71,6 +75,7 @@ pub struct Block {
 struct Person {
     client: Client,
     base: Url,
+    id: String,
     token: String,
 }
 
@@ -80,6 +85,7 @@ struct Watch {
     begin: Instant,
     ledger: Ledger,
     delivery: Latencies,
+    over_time: OverTime,
     troubles: BTreeMap<String, u64>,
     syncs: u64,
     gaps: u64,
@@ -92,12 +98,13 @@ fn locked(shared: &Shared) -> MutexGuard<'_, Watch> {
 }
 
 impl Watch {
-    fn new(phase: &'static str, readers: u32) -> Self {
+    fn new(phase: &'static str, begin: Instant, devices: &[u32], length: Duration) -> Self {
         Self {
             phase,
-            begin: Instant::now(),
-            ledger: Ledger::new(readers),
+            begin,
+            ledger: Ledger::new(devices.iter().copied()),
             delivery: Latencies::default(),
+            over_time: OverTime::of(length),
             troubles: BTreeMap::new(),
             syncs: 0,
             gaps: 0,
@@ -111,8 +118,9 @@ impl Watch {
     fn saw(&mut self, reader: u32, tag: &Tag) {
         if tag.phase == self.phase {
             self.ledger.saw(reader, tag.seq);
-            self.delivery
-                .record(since(self.begin).saturating_sub(tag.at));
+            let latency = since(self.begin).saturating_sub(tag.at);
+            self.delivery.record(latency);
+            self.over_time.record(tag.at, latency);
         }
     }
 }
@@ -178,6 +186,21 @@ impl Person {
         path: &[&str],
         body: Option<&Value>,
     ) -> Result<T> {
+        self.find(method, path, body).await?.with_context(|| {
+            format!(
+                "ask `{}`: the target knows nothing of it (404)",
+                path.join("/")
+            )
+        })
+    }
+
+    /// The same, where it may not be there yet.
+    async fn find<T: serde::de::DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &[&str],
+        body: Option<&Value>,
+    ) -> Result<Option<T>> {
         let answer = self
             .request(method, path, &[], body)
             .timeout(Duration::from_secs(60))
@@ -189,10 +212,14 @@ impl Person {
             .with_context(what)?;
         let status = answer.status();
         let text = answer.text().await.with_context(what)?;
-        if !status.is_success() {
-            bail!("{}: answered {status}: {text}", what());
+        if status == StatusCode::NOT_FOUND {
+            return Ok(None);
         }
-        serde_json::from_str(&text).with_context(what)
+        if !status.is_success() {
+            let advice = open::advice(status.as_str());
+            bail!("{}: answered {status}{advice}: {text}", what());
+        }
+        serde_json::from_str(&text).map(Some).with_context(what)
     }
 
     fn request(
@@ -227,18 +254,20 @@ impl Person {
     async fn register(client: &Client, base: &Url, name: &str) -> Result<Self> {
         #[derive(Deserialize)]
         struct Registered {
+            user_id: String,
             access_token: String,
         }
         let mut person = Self {
             client: client.clone(),
             base: base.clone(),
+            id: String::new(),
             token: String::new(),
         };
         let body = json!({"username": name, "password": "load", "auth": {"type": "m.login.dummy"}});
-        person.token = person
-            .call::<Registered>(Method::POST, &["register"], Some(&body))
-            .await?
-            .access_token;
+        let registered: Registered = person
+            .call(Method::POST, &["register"], Some(&body))
+            .await?;
+        (person.id, person.token) = (registered.user_id, registered.access_token);
         Ok(person)
     }
 
@@ -352,41 +381,372 @@ async fn read(person: Person, reader: u32, room: String, mut next: String, share
     }
 }
 
-/// How long deliveries may take after the last send.
-const DRAIN: Duration = Duration::from_secs(30);
+/// How long shards wait for each other.
+const MEETING: Duration = Duration::from_secs(300);
+/// From the last shard's mark to the common beginning: long enough for all to have seen it.
+const NOTICE: u64 = 2_000;
+/// The type of the state events by which shards know how far the others are.
+const MARK: &str = "test.fleet.load.mark";
 
-/// Sends one schedule and waits until everybody has seen everything, or nothing more comes.
-async fn phase(
+/// What a shard leaves in the room when it has come to a point.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Mark {
+    /// By its own clock, in milliseconds since 1970.
+    at: u64,
+    /// Events that were accepted so far.
+    accepted: u64,
+}
+
+fn unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// The people of a run, or of one shard of it, in their room.
+pub struct Cast {
+    people: BTreeMap<u32, Person>,
+    room: String,
+    shard: Shard,
+}
+
+/// What a run has measured, with what its server said of itself.
+pub struct Measured {
+    /// Of the generator.
+    pub samples: Samples,
+    /// The hash of the whole schedule.
+    pub schedule: String,
+    /// The server before the traffic.
+    pub idle: Look,
+    /// Before what was measured.
+    pub before: Look,
+    /// After it.
+    pub after: Look,
+    /// When it began, in milliseconds since 1970.
+    pub began: u64,
+}
+
+/// One stretch of traffic.
+struct Phase<'a> {
+    name: &'static str,
     arrivals: Vec<Arrival>,
-    senders: &Arc<Vec<Person>>,
-    room: &str,
-    shared: &Shared,
-    driven: &mut Driven,
-) {
-    let (name, begin) = {
-        let watch = locked(shared);
-        (watch.phase, watch.begin)
-    };
-    let (senders, room, watched) = (senders.clone(), Arc::<str>::from(room), shared.clone());
-    let send = move |arrival: Arrival| {
-        let (sender, room) = (senders[arrival.sender as usize].clone(), room.clone());
-        async move { sender.say(&room, name, arrival).await }
-    };
-    drive(arrivals, begin, send, |sent| {
-        driven.note(&sent);
-        locked(&watched).ledger.sent(
-            sent.arrival.seq,
-            sent.sent,
-            sent.answered,
-            sent.came.outcome,
-        );
-    })
-    .await;
-    let deadline = Instant::now() + DRAIN;
-    while !settled(&locked(shared).ledger, driven.accepted) && Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    length: Duration,
+    /// The readers that are ours.
+    devices: &'a [u32],
+    shared: &'a Shared,
+}
+
+/// What was so when a phase really began.
+struct Start {
+    look: Look,
+    clocks: Clocks,
+    began: u64,
+}
+
+impl Start {
+    fn now(meter: Option<&Meter>, began: u64) -> Result<Self> {
+        Ok(Self {
+            look: look(meter),
+            clocks: Clocks::read()?,
+            began,
+        })
     }
 }
+
+fn look(meter: Option<&Meter>) -> Look {
+    meter.map(Meter::look).unwrap_or_default()
+}
+
+impl Cast {
+    /// Makes the people of this shard and gathers them in the run's room, which its first shard makes.
+    ///
+    /// # Errors
+    /// The target does not let them in, or the plan cannot be kept on this machine.
+    pub async fn make(target: &Target, shape: &Shape, name: &str, shard: Shard) -> Result<Self> {
+        let talkers = shape.plan.senders + shape.readers;
+        if shape.members < talkers {
+            bail!("{talkers} senders and readers are members: give at least `--members {talkers}`");
+        }
+        if shape.plan.senders < shard.of {
+            bail!(
+                "{} senders are too few for {} shards: each needs one",
+                shape.plan.senders,
+                shard.of
+            );
+        }
+        let own = (0..talkers).filter(|person| shard.has(*person)).count();
+        enough_descriptors(own as u64)?;
+        let (client, base) = (target.client()?, &target.url);
+        let mut people = BTreeMap::new();
+        for number in (0..shape.members).filter(|person| shard.has(*person)) {
+            let person = Person::register(&client, base, &format!("{name}{number}")).await;
+            let person = person.map_err(|error| {
+                if format!("{error:#}").contains("M_USER_IN_USE") {
+                    error.context(format!(
+                        "`--name {}` was used on this target before: give another",
+                        name.trim_end_matches('-')
+                    ))
+                } else {
+                    error.context("make the people: does the target let everybody register?")
+                }
+            })?;
+            people.insert(number, person);
+        }
+        let room = gather(&people, name, shard)
+            .await
+            .context("gather the people in a room")?;
+        Ok(Self {
+            people,
+            room,
+            shard,
+        })
+    }
+
+    fn first(&self) -> &Person {
+        self.people
+            .values()
+            .next()
+            .expect("each shard has a sender")
+    }
+
+    /// Leaves a mark, and waits until all shards have left theirs.
+    async fn meet(&self, step: &str, accepted: u64) -> Result<Vec<Mark>> {
+        let mark = Mark {
+            at: unix_ms(),
+            accepted,
+        };
+        let person = self.first();
+        let key = |number: u32| format!("{step}-{number}");
+        let own = key(self.shard.number);
+        let path = ["rooms", &self.room, "state", MARK, &own];
+        person
+            .call::<Value>(Method::PUT, &path, Some(&json!(mark)))
+            .await
+            .context("leave a mark for the other shards")?;
+        let deadline = Instant::now() + MEETING;
+        let mut marks = vec![mark];
+        for other in (0..self.shard.of).filter(|number| *number != self.shard.number) {
+            let key = key(other);
+            let path = ["rooms", &self.room, "state", MARK, &key];
+            marks.push(loop {
+                if let Some(mark) = person.find(Method::GET, &path, None).await? {
+                    break mark;
+                }
+                if Instant::now() > deadline {
+                    bail!(
+                        "shard {other}/{} has not come to `{step}` in {} s: run all shards at once, with one `--name` and one \
+                         target",
+                        self.shard.of,
+                        MEETING.as_secs()
+                    );
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            });
+        }
+        Ok(marks)
+    }
+
+    /// How far the target's clock is ahead of ours, at least and at most, in milliseconds: by an event of which we know
+    /// when we sent it and when it was taken.
+    ///
+    /// # Errors
+    /// The target does not answer.
+    #[expect(clippy::cast_precision_loss, reason = "differences of clocks")]
+    pub async fn clock(&self) -> Result<[f64; 2]> {
+        #[derive(Deserialize)]
+        struct Made {
+            event_id: String,
+        }
+        #[derive(Deserialize)]
+        struct Dated {
+            origin_server_ts: u64,
+        }
+        let key = format!("clock-{}", self.shard.number);
+        let path = ["rooms", &self.room, "state", MARK, &key];
+        let mut known = [f64::NEG_INFINITY, f64::INFINITY];
+        // What is true of each time is true of all; the quickest narrows it most.
+        for _ in 0..5 {
+            let from = unix_ms();
+            let mark = json!({"at": from});
+            let made: Made = self.first().call(Method::PUT, &path, Some(&mark)).await?;
+            let to = unix_ms();
+            let path = ["rooms", &self.room, "event", &made.event_id];
+            let dated: Dated = self.first().call(Method::GET, &path, None).await?;
+            let ahead = |ours: u64| dated.origin_server_ts as f64 - ours as f64;
+            // What is cut off below a millisecond is allowed for.
+            known = [
+                known[0].max(ahead(to) - 1.0),
+                known[1].min(ahead(from) + 1.0),
+            ];
+        }
+        Ok(known)
+    }
+
+    /// Sends one schedule and waits until everybody has seen everything, or nothing more comes.
+    async fn phase(
+        &self,
+        phase: Phase<'_>,
+        meter: Option<&Meter>,
+        start: &mut Start,
+        driven: &mut Driven,
+    ) -> Result<()> {
+        let Phase {
+            name,
+            arrivals,
+            length,
+            devices,
+            shared,
+        } = phase;
+        let mut began = unix_ms();
+        if self.shard.of > 1 {
+            let marks = self.meet(name, 0).await?;
+            began = marks.iter().map(|mark| mark.at).max().unwrap_or(began) + NOTICE;
+        }
+        let begin = Instant::now() + Duration::from_millis(began.saturating_sub(unix_ms()));
+        *locked(shared) = Watch::new(name, begin, devices, length);
+        tokio::time::sleep_until(begin.into()).await;
+        *start = Start::now(meter, began)?;
+        let begin = if self.shard.of > 1 {
+            begin
+        } else {
+            // What was looked at meanwhile is no slip.
+            let begin = Instant::now();
+            locked(shared).begin = begin;
+            begin
+        };
+        let (senders, room, watched) = (
+            Arc::new(self.people.clone()),
+            Arc::<str>::from(self.room.as_str()),
+            shared.clone(),
+        );
+        let send = move |arrival: Arrival| {
+            let (sender, room) = (senders[&arrival.sender].clone(), room.clone());
+            async move { sender.say(&room, name, arrival).await }
+        };
+        drive(arrivals, begin, send, |sent| {
+            driven.note(&sent);
+            locked(&watched).ledger.sent(
+                sent.arrival.seq,
+                sent.sent,
+                sent.answered,
+                sent.came.outcome,
+            );
+        })
+        .await;
+        let mut accepted = driven.accepted;
+        if self.shard.of > 1 {
+            let marks = self.meet(&format!("after-{name}"), accepted).await?;
+            accepted = marks.iter().map(|mark| mark.accepted).sum();
+        }
+        let deadline = Instant::now() + DRAIN;
+        while !settled(&locked(shared).ledger, accepted) && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    /// Puts the traffic of the shape to the target, until its end or until `stop` comes.
+    ///
+    /// # Errors
+    /// The plan cannot be drawn, or the other shards do not come.
+    pub async fn perform(
+        &self,
+        shape: &Shape,
+        meter: Option<&Meter>,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Measured> {
+        let schedule = self.share(&shape.plan)?;
+        let idle = look(meter);
+        let devices: Vec<u32> = (0..shape.readers)
+            .filter(|reader| self.shard.has(shape.plan.senders + reader))
+            .collect();
+        let watch = Watch::new("none", Instant::now(), &devices, shape.plan.length);
+        let shared: Shared = Arc::new(Mutex::new(watch));
+        let mut readers = JoinSet::new();
+        for &reader in &devices {
+            let person = &self.people[&(shape.plan.senders + reader)];
+            let next = person
+                .sync(None)
+                .await
+                .context("sync for the first time")?
+                .next_batch;
+            readers.spawn(read(
+                person.clone(),
+                reader,
+                self.room.clone(),
+                next,
+                shared.clone(),
+            ));
+        }
+        let mut driven = Driven::default();
+        let mut start = Start::now(meter, unix_ms())?;
+        let scheduled = schedule.arrivals.len() as u64;
+        let traffic = async {
+            let phase = |name, arrivals, length| Phase {
+                name,
+                arrivals,
+                length,
+                devices: &devices,
+                shared: &shared,
+            };
+            if !shape.warm.is_zero() {
+                let warm = Plan {
+                    seed: shape.plan.seed ^ u64::MAX,
+                    length: shape.warm,
+                    ..shape.plan.clone()
+                };
+                let warm = self.share(&warm).context("draw the traffic before")?;
+                let warm = phase("warm", warm.arrivals, shape.warm);
+                self.phase(warm, meter, &mut start, &mut Driven::default())
+                    .await?;
+            }
+            let main = phase("main", schedule.arrivals, shape.plan.length);
+            self.phase(main, meter, &mut start, &mut driven).await
+        };
+        let interrupted = tokio::select! {
+            done = traffic => { done?; false }
+            () = stop => true,
+        };
+        let (to, after) = (Clocks::read()?, look(meter));
+        readers.abort_all();
+        let mut watch = locked(&shared);
+        if watch.phase != "main" {
+            // Cut off before anything was measured.
+            *watch = Watch::new("main", Instant::now(), &devices, shape.plan.length);
+        }
+        let samples = Samples {
+            scheduled,
+            driven,
+            delivered: watch.delivery.clone(),
+            over_time: watch.over_time.clone(),
+            ledger: watch.ledger.clone(),
+            troubles: watch.troubles.clone(),
+            syncs: watch.syncs,
+            gaps: watch.gaps,
+            doubt: Doubt::between(&start.clocks, &to),
+            interrupted,
+        };
+        Ok(Measured {
+            samples,
+            schedule: schedule.hash,
+            idle,
+            before: start.look,
+            after,
+            began: start.began,
+        })
+    }
+
+    /// What of a plan this shard sends. The hash is the whole schedule's.
+    fn share(&self, plan: &Plan) -> Result<Schedule> {
+        let mut schedule = plan.draw().map_err(anyhow::Error::msg)?;
+        schedule
+            .arrivals
+            .retain(|arrival| self.shard.has(arrival.sender));
+        Ok(schedule)
+    }
+}
+
+/// How long deliveries may take after the last send.
+const DRAIN: Duration = Duration::from_secs(30);
 
 fn settled(ledger: &Ledger, accepted: u64) -> bool {
     ledger.deliveries() >= accepted * ledger.devices() as u64 && ledger.complete()
@@ -397,130 +757,102 @@ fn settled(ledger: &Ledger, accepted: u64) -> bool {
 /// # Errors
 /// The people could not be made, or the plan cannot be kept on this machine.
 pub async fn run(server: &Server, shape: &Shape, stop: impl Future<Output = ()>) -> Result<Block> {
-    let schedule = shape.plan.draw().map_err(anyhow::Error::msg)?;
-    let talkers = shape.plan.senders + shape.readers;
-    if shape.members < talkers {
-        bail!("{talkers} senders and readers are members: give at least `--members {talkers}`");
-    }
-    enough_descriptors(u64::from(talkers))?;
-    let (client, base) = (server.target.client()?, &server.target.url);
-    let mut people = Vec::new();
-    for number in 0..shape.members {
-        people.push(
-            Person::register(&client, base, &format!("load{number}"))
-                .await
-                .context("make the people")?,
-        );
-    }
-    let room = gather(&people)
-        .await
-        .context("gather the people in a room")?;
-    let idle = server.meter.look();
-
-    let shared: Shared = Arc::new(Mutex::new(Watch::new("warm", shape.readers)));
-    let mut readers = JoinSet::new();
-    let senders = Arc::new(people[..shape.plan.senders as usize].to_vec());
-    let reading = people
-        .iter()
-        .skip(shape.plan.senders as usize)
-        .take(shape.readers as usize);
-    for (number, person) in (0..).zip(reading) {
-        let next = person
-            .sync(None)
-            .await
-            .context("sync for the first time")?
-            .next_batch;
-        readers.spawn(read(
-            person.clone(),
-            number,
-            room.clone(),
-            next,
-            shared.clone(),
-        ));
-    }
-    let mut driven = Driven::default();
-    let mut warmed = Driven::default();
-    let mut stop = std::pin::pin!(stop);
-    let mut interrupted = false;
-    if !shape.warm.is_zero() {
-        let warm = Plan {
-            seed: shape.plan.seed ^ u64::MAX,
-            length: shape.warm,
-            ..shape.plan.clone()
-        };
-        let warm = warm
-            .draw()
-            .map_err(anyhow::Error::msg)
-            .context("draw the traffic before")?;
-        tokio::select! {
-            () = phase(warm.arrivals, &senders, &room, &shared, &mut warmed) => {}
-            () = &mut stop => interrupted = true,
-        }
-    }
-    let (before, from) = (server.meter.look(), Clocks::read()?);
-    *locked(&shared) = Watch::new("main", shape.readers);
-    let scheduled = schedule.arrivals.len() as u64;
-    if !interrupted {
-        tokio::select! {
-            () = phase(schedule.arrivals, &senders, &room, &shared, &mut driven) => {}
-            () = &mut stop => interrupted = true,
-        }
-    }
-    let (to, after) = (Clocks::read()?, server.meter.look());
-    readers.abort_all();
-    let watch = locked(&shared);
-    let findings = watch.ledger.findings();
-    let mut troubles = driven.troubles.clone();
-    for (trouble, times) in &watch.troubles {
-        *troubles.entry(trouble.clone()).or_default() += times;
-    }
-    let cpu = difference(&before, &after, |look| look.cpu_ns.as_ref())
-        .map(|nanoseconds| nanoseconds / 1e9);
-    let mut validity = Validity::judge(&driven, scheduled, &from, &to, cpu);
-    if interrupted {
-        validity.against_all.push("it was interrupted".to_owned());
-    }
-    // A repetition costs what it costs, and clients pass over it by the event's id; anything else is work not done.
-    let undone = findings
-        .iter()
-        .filter(|finding| !matches!(finding, Finding::Duplicated { .. }))
-        .count();
-    if undone > 0 {
-        validity.against_all.push(format!(
-            "the ledger has {undone} events lost, out of order or never sent"
-        ));
-    }
-    Ok(Block {
-        kind: server.kind,
-        schedule_hash: schedule.hash,
-        ready_ms: server.started.as_secs_f64() * 1e3,
-        counts: watch.ledger.counts(),
-        findings: findings.into_iter().take(20).collect(),
-        troubles,
-        acknowledged: driven.latency.quantiles(),
-        delivered: watch.delivery.quantiles(),
-        syncs: watch.syncs,
-        gaps: watch.gaps,
-        idle,
-        before,
-        after,
-        validity,
-        interrupted,
-    })
+    let cast = Cast::make(&server.target, shape, "load", Shard::WHOLE).await?;
+    let measured = cast.perform(shape, Some(&server.meter), stop).await?;
+    let mut block = Block::of(
+        measured.samples,
+        measured.schedule,
+        [measured.idle, measured.before, measured.after],
+    );
+    block.kind = Some(server.kind);
+    block.ready_ms = Some(server.started.as_secs_f64() * 1e3);
+    Ok(block)
 }
 
-async fn gather(people: &[Person]) -> Result<String> {
+impl Block {
+    /// What samples come to, with three looks at their server: idle, before and after.
+    pub fn of(samples: Samples, schedule_hash: String, [idle, before, after]: [Look; 3]) -> Self {
+        let findings = samples.ledger.findings();
+        let mut troubles = samples.driven.troubles.clone();
+        open::add(&mut troubles, &samples.troubles);
+        let cpu = difference(&before, &after, |look| look.cpu_ns.as_ref())
+            .map(|nanoseconds| nanoseconds / 1e9);
+        let driven = &samples.driven;
+        let mut validity = Validity::judge(driven, samples.scheduled, &samples.doubt, cpu);
+        if samples.interrupted {
+            validity.against_all.push("it was interrupted".to_owned());
+        }
+        // A repetition costs what it costs, and clients pass over it by the event's id; anything else is work not done.
+        let undone = findings
+            .iter()
+            .filter(|finding| !matches!(finding, Finding::Duplicated { .. }))
+            .count();
+        if undone > 0 {
+            validity.against_all.push(format!(
+                "the ledger has {undone} events lost, out of order or never sent"
+            ));
+        }
+        Self {
+            kind: None,
+            schedule_hash,
+            ready_ms: None,
+            counts: samples.ledger.counts(),
+            findings: findings.into_iter().take(20).collect(),
+            troubles,
+            acknowledged: driven.latency.quantiles(),
+            delivered: samples.delivered.quantiles(),
+            syncs: samples.syncs,
+            gaps: samples.gaps,
+            idle,
+            before,
+            after,
+            validity,
+            interrupted: samples.interrupted,
+        }
+    }
+}
+
+async fn gather(people: &BTreeMap<u32, Person>, name: &str, shard: Shard) -> Result<String> {
     #[derive(Deserialize)]
     struct Room {
         room_id: String,
     }
-    let (first, others) = people.split_first().context("nobody is there")?;
-    let body = json!({"preset": "public_chat", "room_version": "11"});
-    let room = first
-        .call::<Room>(Method::POST, &["createRoom"], Some(&body))
-        .await?
-        .room_id;
-    for person in others {
+    let first = people.values().next().context("nobody is there")?;
+    let (_, server) = first
+        .id
+        .split_once(':')
+        .context("read the server's name in a user's id")?;
+    let made = shard.number == 0;
+    let room = if made {
+        let mut body = json!({"preset": "public_chat", "room_version": "11"});
+        if shard.of > 1 {
+            body["room_alias_name"] = json!(name);
+            // Every shard may leave its marks.
+            body["power_level_content_override"] = json!({"events": {MARK: 0}});
+        }
+        first
+            .call::<Room>(Method::POST, &["createRoom"], Some(&body))
+            .await?
+    } else {
+        let alias = format!("#{name}:{server}");
+        let path = ["directory", "room", &alias];
+        let deadline = Instant::now() + MEETING;
+        loop {
+            if let Some(found) = first.find(Method::GET, &path, None).await? {
+                break found;
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "shard 0/{} has made no room in {} s: run all shards at once, with one `--name` and one target",
+                    shard.of,
+                    MEETING.as_secs()
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let room = room.room_id;
+    for person in people.values().skip(usize::from(made)) {
         person
             .call::<Value>(Method::POST, &["join", &room], Some(&json!({})))
             .await?;
@@ -713,7 +1045,7 @@ impl Block {
         let mut text = format!(
             "{}: {}\n  schedule {}; accepted {}, refused {}, unanswered {}; delivered {}, lost {}, duplicated {}, reordered {}, \
              alien {}; {} syncs, {} gaps filled\n",
-            self.kind.name(),
+            self.kind.map_or("the target", Kind::name),
             self.validity.lines(),
             &self.schedule_hash[..12],
             counts.accepted,

@@ -17,7 +17,8 @@ pub enum Arrivals {
 }
 
 /// What is drawn from.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Plan {
     /// The same seed gives the same schedule, everywhere.
     pub seed: u64,

@@ -4,7 +4,7 @@
 use crate::open::Driven;
 use anyhow::{Context, Result};
 use rustix::time::{ClockId, clock_gettime};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::Instant;
 
@@ -54,6 +54,51 @@ impl Clocks {
     }
 }
 
+/// What the clocks of a run, or of each shard of one, came to.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Doubt {
+    /// How long it went on.
+    pub seconds: f64,
+    /// Processor time of all generators, in seconds.
+    pub own: f64,
+    /// The share of one core that the busiest of them needed.
+    pub busy: f64,
+    /// The share of its machine that was stolen, where it was the most.
+    pub steal: f64,
+    /// The share of the time in which somebody waited for a processor, where it was the most.
+    pub pressure: Option<f64>,
+}
+
+impl Doubt {
+    /// From the clocks before and after.
+    #[expect(clippy::cast_precision_loss, reason = "counts of a run")]
+    pub fn between(from: &Clocks, to: &Clocks) -> Self {
+        let seconds = (to.at - from.at).as_secs_f64();
+        let own = to.own - from.own;
+        let waited = to.waiting.zip(from.waiting);
+        Self {
+            seconds,
+            own,
+            busy: own / seconds,
+            steal: (to.stolen - from.stolen) as f64 / (to.ticks - from.ticks).max(1) as f64,
+            pressure: waited.map(|(to, from)| (to - from) / seconds),
+        }
+    }
+
+    /// Adds another generator of the same run: no share is averaged away.
+    pub fn merge(&mut self, other: &Self) {
+        self.seconds = self.seconds.max(other.seconds);
+        self.own += other.own;
+        self.busy = self.busy.max(other.busy);
+        self.steal = self.steal.max(other.steal);
+        self.pressure = match (self.pressure, other.pressure) {
+            (Some(one), Some(two)) => Some(one.max(two)),
+            (one, two) => one.or(two),
+        };
+    }
+}
+
 /// All ticks of all processors, and those that were stolen.
 fn ticks(stat: &str) -> Option<(u64, u64)> {
     let line = stat.lines().next()?.strip_prefix("cpu ")?;
@@ -99,30 +144,20 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// Judges a run of so many scheduled sends by its clocks before and after.
+    /// Judges a run of so many scheduled sends by its clocks.
     #[expect(clippy::cast_precision_loss, reason = "counts of a run")]
-    pub fn judge(
-        driven: &Driven,
-        scheduled: u64,
-        from: &Clocks,
-        to: &Clocks,
-        server_cpu: Option<f64>,
-    ) -> Self {
-        let seconds = (to.at - from.at).as_secs_f64();
+    pub fn judge(driven: &Driven, scheduled: u64, doubt: &Doubt, server_cpu: Option<f64>) -> Self {
         let slip = |share| driven.slip.quantile_ms(share).unwrap_or_default();
-        let own = to.own - from.own;
-        let ticks = (to.ticks - from.ticks).max(1) as f64;
         let mut validity = Self {
             slip_ms: [slip(0.5), slip(0.99), slip(0.999)],
-            offered: scheduled as f64 / seconds,
+            offered: scheduled as f64 / doubt.seconds,
             achieved: driven.accepted as f64 / scheduled as f64,
-            generator_busy: own / seconds,
-            generator_of_server: server_cpu.filter(|cpu| *cpu > 0.0).map(|cpu| own / cpu),
-            steal: (to.stolen - from.stolen) as f64 / ticks,
-            pressure: to
-                .waiting
-                .zip(from.waiting)
-                .map(|(to, from)| (to - from) / seconds),
+            generator_busy: doubt.busy,
+            generator_of_server: server_cpu
+                .filter(|cpu| *cpu > 0.0)
+                .map(|cpu| doubt.own / cpu),
+            steal: doubt.steal,
+            pressure: doubt.pressure,
             against_all: Vec::new(),
             against_latency: Vec::new(),
         };
