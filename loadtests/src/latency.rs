@@ -120,6 +120,16 @@ impl Latencies {
         (self.count() > 0).then(|| latency().as_secs_f64() * 1e3)
     }
 
+    /// The curve of its percentiles: of each so many, one is slower than so many milliseconds. As far as there are enough.
+    #[expect(clippy::cast_precision_loss, reason = "a count of a run")]
+    pub fn curve(&self) -> Vec<(f64, f64)> {
+        let shares = (0..).map(|step| 10f64.powf(f64::from(step) / 5.0));
+        shares
+            .take_while(|of| *of <= self.count() as f64)
+            .filter_map(|of| Some((of, self.quantile_ms(1.0 - 1.0 / of)?)))
+            .collect()
+    }
+
     /// What is printed; nothing of nothing.
     pub fn quantiles(&self) -> Option<Quantiles> {
         let at = |share| self.quantile_ms(share);

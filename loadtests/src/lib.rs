@@ -12,6 +12,7 @@ pub mod latency;
 pub mod ledger;
 pub mod meter;
 pub mod open;
+pub mod page;
 pub mod report;
 pub mod run;
 pub mod samples;

@@ -25,7 +25,8 @@ use tokio::signal::unix::{SignalKind, signal};
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
-    /// Also write everything as JSON to this file
+    /// Also write everything as JSON to this file; of runs and comparisons a page with plots (`.html`) and Markdown (`.md`)
+    /// beside it
     #[arg(long, global = true, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -254,7 +255,10 @@ async fn act(cli: Cli) -> Result<u8> {
     let json = cli.json.as_deref();
     if let Some(path) = json {
         // Before anything is measured, so that nothing is lost at the end.
-        std::fs::File::create(path)
+        std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
             .with_context(|| format!("write the report `{}`", path.display()))?;
     }
     match cli.verb {
@@ -397,12 +401,9 @@ fn tell(block: Block, shape: &Shape, limits: &Limits, json: Option<&Path>) -> Re
         println!("  {judged}");
     }
     let kept = judged.iter().all(|judged| judged.kept);
-    keep(
-        json,
-        &json!({
-            "identity": report::identity(shape), "valid": block.validity.costs(), "thresholds": judged, "block": block,
-        }),
-    )?;
+    if let Some(path) = json {
+        report::run(shape, &block, &judged).keep(path)?;
+    }
     Ok(if block.interrupted {
         INTERRUPTED
     } else if !block.validity.costs() {
@@ -431,14 +432,15 @@ async fn compare(sides: [Kind; 2], rounds: usize, work: &Work, json: Option<&Pat
             break;
         }
         blocks.push(block);
-        keep(
-            json,
-            &report::comparison(&Comparison::of(sides, shape.clone(), blocks.clone())),
-        )?;
+        if let Some(path) = json {
+            report::comparison(&Comparison::of(sides, shape.clone(), blocks.clone())).keep(path)?;
+        }
     }
     let comparison = Comparison::of(sides, shape, blocks);
     print!("{}", comparison.markdown());
-    keep(json, &report::comparison(&comparison))?;
+    if let Some(path) = json {
+        report::comparison(&comparison).keep(path)?;
+    }
     let quotable = comparison.blocks.iter().all(|block| block.validity.costs());
     Ok(if code == 0 && !quotable {
         INVALID
@@ -514,9 +516,7 @@ async fn probe(target: &Target, seconds: u64, pace: &Pace, json: Option<&Path>) 
 }
 
 fn keep(path: Option<&Path>, report: &Value) -> Result<()> {
-    let Some(path) = path else { return Ok(()) };
-    std::fs::write(path, format!("{report:#}\n"))
-        .with_context(|| format!("write the report `{}`: is the disk full?", path.display()))
+    path.map_or(Ok(()), |path| report::keep(path, report))
 }
 
 /// Ctrl-C, or being told to end: what was measured until then is told, and servers are removed.

@@ -4,8 +4,9 @@
 use crate::guard::Target;
 use crate::latency::{Latencies, OverTime, Quantiles};
 use crate::ledger::{Counts, Finding, Ledger};
-use crate::meter::{Look, Meter};
+use crate::meter::{Look, Meter, Reading};
 use crate::open::{self, Came, Driven, ask, drive, explain, since};
+use crate::page::{Plot, Scale, Series};
 use crate::samples::Samples;
 use crate::schedule::{Arrival, Plan, Schedule};
 use crate::server::{Kind, Server};
@@ -64,6 +65,8 @@ pub struct Block {
     pub before: Look,
     /// After it.
     pub after: Look,
+    /// What may be drawn of it.
+    pub plots: Vec<Plot>,
     /// What the run says about itself.
     pub validity: Validity,
     /// Ended by hand: what is there is what was measured until then.
@@ -415,14 +418,23 @@ pub struct Measured {
     pub samples: Samples,
     /// The hash of the whole schedule.
     pub schedule: String,
-    /// The server before the traffic.
+    /// The server at that.
+    pub looks: Looks,
+    /// When it began, in milliseconds since 1970.
+    pub began: u64,
+}
+
+/// How a server looked.
+#[derive(Clone, Debug, Default)]
+pub struct Looks {
+    /// Before the traffic, with everybody logged in and nobody waiting.
     pub idle: Look,
     /// Before what was measured.
     pub before: Look,
     /// After it.
     pub after: Look,
-    /// When it began, in milliseconds since 1970.
-    pub began: u64,
+    /// Meanwhile, with the seconds from the beginning.
+    pub during: Vec<(f64, Look)>,
 }
 
 /// One stretch of traffic.
@@ -437,6 +449,7 @@ struct Phase<'a> {
 
 /// What was so when a phase really began.
 struct Start {
+    at: Instant,
     look: Look,
     clocks: Clocks,
     began: u64,
@@ -445,10 +458,27 @@ struct Start {
 impl Start {
     fn now(meter: Option<&Meter>, began: u64) -> Result<Self> {
         Ok(Self {
+            at: Instant::now(),
             look: look(meter),
             clocks: Clocks::read()?,
             began,
         })
+    }
+}
+
+/// Looks at a server again and again, from a thread that waits for disks in nobody's way.
+async fn observe(meter: Meter, every: Duration, looks: Arc<Mutex<Vec<(Instant, Look)>>>) {
+    let mut tick = tokio::time::interval(every);
+    loop {
+        tick.tick().await;
+        let meter = meter.clone();
+        let Ok(look) = tokio::task::spawn_blocking(move || meter.look()).await else {
+            return;
+        };
+        looks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((Instant::now(), look));
     }
 }
 
@@ -702,12 +732,23 @@ impl Cast {
             let main = phase("main", schedule.arrivals, shape.plan.length);
             self.phase(main, meter, &mut start, &mut driven).await
         };
+        let during = Arc::default();
+        let every = Duration::from_secs(OverTime::of(shape.plan.length).width);
+        if let Some(meter) = meter {
+            readers.spawn(observe(meter.clone(), every, Arc::clone(&during)));
+        }
         let interrupted = tokio::select! {
             done = traffic => { done?; false }
             () = stop => true,
         };
         let (to, after) = (Clocks::read()?, look(meter));
         readers.abort_all();
+        let during = std::mem::take(&mut *during.lock().unwrap_or_else(PoisonError::into_inner));
+        let during = during
+            .into_iter()
+            .filter(|(at, _)| *at >= start.at)
+            .map(|(at, look)| ((at - start.at).as_secs_f64(), look))
+            .collect();
         let mut watch = locked(&shared);
         if watch.phase != "main" {
             // Cut off before anything was measured.
@@ -728,9 +769,12 @@ impl Cast {
         Ok(Measured {
             samples,
             schedule: schedule.hash,
-            idle,
-            before: start.look,
-            after,
+            looks: Looks {
+                idle,
+                before: start.look,
+                after,
+                during,
+            },
             began: start.began,
         })
     }
@@ -759,19 +803,22 @@ fn settled(ledger: &Ledger, accepted: u64) -> bool {
 pub async fn run(server: &Server, shape: &Shape, stop: impl Future<Output = ()>) -> Result<Block> {
     let cast = Cast::make(&server.target, shape, "load", Shard::WHOLE).await?;
     let measured = cast.perform(shape, Some(&server.meter), stop).await?;
-    let mut block = Block::of(
-        measured.samples,
-        measured.schedule,
-        [measured.idle, measured.before, measured.after],
-    );
+    let mut block = Block::of(measured.samples, measured.schedule, measured.looks);
     block.kind = Some(server.kind);
     block.ready_ms = Some(server.started.as_secs_f64() * 1e3);
     Ok(block)
 }
 
 impl Block {
-    /// What samples come to, with three looks at their server: idle, before and after.
-    pub fn of(samples: Samples, schedule_hash: String, [idle, before, after]: [Look; 3]) -> Self {
+    /// What samples come to, with looks at their server.
+    pub fn of(samples: Samples, schedule_hash: String, looks: Looks) -> Self {
+        let plots = plots(&samples, &looks.during);
+        let Looks {
+            idle,
+            before,
+            after,
+            during: _,
+        } = looks;
         let findings = samples.ledger.findings();
         let mut troubles = samples.driven.troubles.clone();
         open::add(&mut troubles, &samples.troubles);
@@ -806,10 +853,87 @@ impl Block {
             idle,
             before,
             after,
+            plots,
             validity,
             interrupted: samples.interrupted,
         }
     }
+}
+
+/// The plots of a run.
+fn plots(samples: &Samples, during: &[(f64, Look)]) -> Vec<Plot> {
+    let parts = &samples.over_time.parts;
+    #[expect(clippy::cast_precision_loss, reason = "seconds of a run")]
+    let over_time = |name: &str, share| Series {
+        name: name.to_owned(),
+        points: parts
+            .iter()
+            .filter_map(|(part, latencies)| {
+                let second = (part * samples.over_time.width) as f64;
+                Some((second, latencies.quantile_ms(share)?))
+            })
+            .collect(),
+    };
+    let curve = |name: &str, latencies: &Latencies| Series {
+        name: name.to_owned(),
+        points: latencies.curve(),
+    };
+    let looked = |name: &str, of: &dyn Fn(&Look) -> Option<f64>| Series {
+        name: name.to_owned(),
+        points: during
+            .iter()
+            .filter_map(|(at, look)| Some((*at, of(look)?)))
+            .collect(),
+    };
+    let plot = |title: &str, x: (&str, Scale), y: (&str, Scale), series| Plot {
+        title: title.to_owned(),
+        x: (x.0.to_owned(), x.1),
+        y: (y.0.to_owned(), y.1),
+        series,
+    };
+    let seconds = ("seconds from the beginning", Scale::Linear);
+    vec![
+        plot(
+            "Latency over time",
+            seconds,
+            ("ms from the schedule to a reader", Scale::Log),
+            vec![
+                over_time("half", 0.5),
+                over_time("nine of ten", 0.9),
+                over_time("the slowest", 1.0),
+            ],
+        ),
+        plot(
+            "Percentiles",
+            ("share that is no slower", Scale::Nines),
+            ("ms from the schedule", Scale::Log),
+            vec![
+                curve("delivered", &samples.delivered),
+                curve("acknowledged", &samples.driven.latency),
+                curve("sent (slip)", &samples.driven.slip),
+            ],
+        ),
+        plot(
+            "Memory over time",
+            seconds,
+            ("MiB", Scale::Linear),
+            vec![
+                looked("PSS", &|look| mib(look.pss.as_ref())),
+                looked("working set", &|look| mib(look.working_set.as_ref())),
+            ],
+        ),
+        plot(
+            "Disk over time",
+            seconds,
+            ("MiB", Scale::Linear),
+            vec![looked("data", &|look| mib(look.disk.as_ref()))],
+        ),
+    ]
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a reading")]
+fn mib(reading: Option<&Reading>) -> Option<f64> {
+    reading.map(|reading| reading.value as f64 / 1_048_576.0)
 }
 
 async fn gather(people: &BTreeMap<u32, Person>, name: &str, shard: Shard) -> Result<String> {
@@ -884,7 +1008,7 @@ pub fn enough_descriptors(talkers: u64) -> Result<()> {
 fn difference<'a>(
     before: &'a Look,
     after: &'a Look,
-    of: impl Fn(&'a Look) -> Option<&'a crate::meter::Reading>,
+    of: impl Fn(&'a Look) -> Option<&'a Reading>,
 ) -> Option<f64> {
     Some(of(after)?.value as f64 - of(before)?.value as f64)
 }
@@ -922,15 +1046,8 @@ impl Block {
         let disk = difference(&self.before, &self.after, |look| look.disk.as_ref());
         let written = difference(&self.before, &self.after, |look| look.written.as_ref());
         let switches = difference(&self.before, &self.after, |look| look.switches.as_ref());
-        let mib = |look: &Look| look.pss.as_ref().map(|pss| pss.value as f64 / 1_048_576.0);
-        let set = self
-            .after
-            .working_set
-            .as_ref()
-            .map(|set| set.value as f64 / 1_048_576.0);
-        let method = |reading: Option<&crate::meter::Reading>| {
-            reading.map_or("not had", |reading| reading.method)
-        };
+        let method =
+            |reading: Option<&Reading>| reading.map_or("not had", |reading| reading.method);
         let (costs, latencies) = (self.validity.costs(), self.validity.latencies());
         let cell = |name, unit, value, samples, method, decides| Cell {
             name,
@@ -962,12 +1079,26 @@ impl Block {
                 cpu_method,
                 false,
             ),
-            cell("idle PSS", "MiB", mib(idle), 1, pss_method, true),
-            cell("loaded PSS", "MiB", mib(after), 1, pss_method, true),
+            cell(
+                "idle PSS",
+                "MiB",
+                mib(idle.pss.as_ref()),
+                1,
+                pss_method,
+                true,
+            ),
+            cell(
+                "loaded PSS",
+                "MiB",
+                mib(after.pss.as_ref()),
+                1,
+                pss_method,
+                true,
+            ),
             cell(
                 "working set",
                 "MiB",
-                set,
+                mib(after.working_set.as_ref()),
                 1,
                 method(after.working_set.as_ref()),
                 false,
@@ -1039,8 +1170,45 @@ impl Block {
         ]
     }
 
+    /// For a document.
+    pub fn markdown(&self) -> String {
+        let mut text = format!(
+            "```\n{}```\n\n| | | how | |\n|---|---|---|---|\n",
+            self.head()
+        );
+        for cell in self.cells() {
+            let doubt = if cell.valid { "" } else { "INVALID" };
+            let value = cell
+                .value
+                .map_or("-".to_owned(), |value| format!("{value:.2} {}", cell.unit));
+            let _ = writeln!(
+                text,
+                "| {} | {value} | {} | {doubt} |",
+                cell.name, cell.method
+            );
+        }
+        text
+    }
+
     /// For a person.
     pub fn lines(&self) -> String {
+        let mut text = self.head();
+        for cell in self.cells() {
+            let doubt = if cell.valid { "" } else { "  INVALID" };
+            let value = cell
+                .value
+                .map_or("-".to_owned(), |value| format!("{value:.2}"));
+            let _ = writeln!(
+                text,
+                "  {:<24} {value:>12} {:<4} ({}){doubt}",
+                cell.name, cell.unit, cell.method
+            );
+        }
+        text
+    }
+
+    /// What comes before the figures.
+    fn head(&self) -> String {
         let counts = &self.counts;
         let mut text = format!(
             "{}: {}\n  schedule {}; accepted {}, refused {}, unanswered {}; delivered {}, lost {}, duplicated {}, reordered {}, \
@@ -1064,17 +1232,6 @@ impl Block {
         }
         for trouble in open::advise(&self.troubles) {
             let _ = writeln!(text, "  {trouble}");
-        }
-        for cell in self.cells() {
-            let doubt = if cell.valid { "" } else { "  INVALID" };
-            let value = cell
-                .value
-                .map_or("-".to_owned(), |value| format!("{value:.2}"));
-            let _ = writeln!(
-                text,
-                "  {:<24} {value:>12} {:<4} ({}){doubt}",
-                cell.name, cell.unit, cell.method
-            );
         }
         text
     }

@@ -384,6 +384,9 @@ mod tests {
         };
         let told = block(merged.samples, merged.schedule);
         assert!(told["counts"]["lost"].as_u64() > Some(30), "{told:#}");
+        // Each second of the run is drawn.
+        let drawn = told["plots"][0]["series"][0]["points"].as_array();
+        assert_eq!(drawn.map(Vec::len), Some(40));
         assert_eq!(told, block(whole.samples, whole.schedule));
     }
 
