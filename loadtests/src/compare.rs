@@ -65,7 +65,8 @@ impl Ratio {
         }
     }
 
-    fn shown(&self) -> String {
+    /// With its interval, for a person.
+    pub fn shown(&self) -> String {
         match (self.ci_lo, self.ci_hi) {
             (Some(lower), Some(upper)) => format!("{:.2} [{lower:.2}, {upper:.2}]", self.point),
             _ => format!("{:.2} [one pair, no interval]", self.point),

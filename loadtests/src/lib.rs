@@ -5,18 +5,22 @@
 //! [`report`] keeps it. A run that is too much for one generator is done in parts, each of which leaves its [`samples`];
 //! [`shard`] puts them together, and [`threshold`] judges the whole. The generator itself is tested by a server that stalls ([`stall`]), beside a [`closed`] loop.
 
+pub mod capacity;
 pub mod closed;
 pub mod compare;
 pub mod guard;
 pub mod latency;
+pub mod laws;
 pub mod ledger;
 pub mod meter;
+pub mod model;
 pub mod open;
 pub mod page;
 pub mod report;
 pub mod run;
 pub mod samples;
 pub mod schedule;
+pub mod search;
 pub mod server;
 pub mod shard;
 pub mod stall;

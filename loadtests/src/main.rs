@@ -2,8 +2,10 @@
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
+use fleet_load::capacity::{self, Question};
 use fleet_load::compare::{Comparison, order};
 use fleet_load::guard::{Target, Word};
+use fleet_load::laws::{self, Cause};
 use fleet_load::open::{Driven, advise, ask, drive};
 use fleet_load::run::{Block, Cast, Shape, run};
 use fleet_load::schedule::{Arrivals, Plan};
@@ -88,6 +90,41 @@ enum Verb {
         files: Vec<PathBuf>,
         #[command(flatten)]
         limits: Limits,
+    },
+    /// Find the highest rate that a server keeps, what stands in its way, and what costs what
+    Capacity {
+        /// Which server
+        server: Kind,
+        /// What p99 of deliveries must stay under, in milliseconds
+        #[arg(long, default_value_t = 500.0)]
+        bound: f64,
+        /// To which part of it the knee is asked for
+        #[arg(long, default_value_t = 0.1)]
+        precision: f64,
+        /// How long everything may take
+        #[arg(long, default_value_t = 15)]
+        minutes: u64,
+        /// Runs from which the model of costs is made, a quarter of which is held out; 0 for none
+        #[arg(long, default_value_t = 13)]
+        mixes: u32,
+        #[command(flatten)]
+        work: Work,
+    },
+    /// Make the experiments behind the laws of a server's costs: what one more member, room, message or word costs
+    Laws {
+        /// Which server
+        server: Kind,
+        /// Another one beside it: the regimes where the first is not Low are named
+        #[arg(long, value_name = "SERVER")]
+        against: Option<Kind>,
+        /// Only this cause; may be given again
+        #[arg(long, value_name = "CAUSE")]
+        only: Vec<Cause>,
+        /// How often each cell is run
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+        repeats: u32,
+        #[command(flatten)]
+        work: Work,
     },
     /// Start a server to be loaded as `--target`, until it is told to end
     Serve {
@@ -174,6 +211,15 @@ struct Work {
     /// How arrivals follow each other
     #[arg(long, default_value = "periodic")]
     arrivals: Arrivals,
+    /// Words of each message; as people write if it is not given
+    #[arg(long)]
+    words: Option<u32>,
+    /// Rooms that each reader is joined to, the busy one among them
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    rooms: u32,
+    /// Messages that are in the room before
+    #[arg(long, default_value_t = 0)]
+    history: u32,
     #[command(flatten)]
     servers: Servers,
 }
@@ -200,11 +246,14 @@ impl Work {
             length,
             senders: self.senders,
             arrivals: self.arrivals,
+            words: self.words,
         };
         Shape {
             plan,
             members: self.members,
             readers: self.readers,
+            rooms: self.rooms,
+            history: self.history,
             warm: Duration::from_secs(self.warm),
         }
     }
@@ -340,6 +389,73 @@ async fn act(cli: Cli) -> Result<u8> {
             block.validity.against_latency.extend(merged.doubts);
             tell(block, &merged.shape, &limits, json)
         }
+        Verb::Capacity {
+            server,
+            bound,
+            precision,
+            minutes,
+            mixes,
+            work,
+        } => {
+            let question = Question {
+                kind: server,
+                shape: work.shape(),
+                bound,
+                precision,
+                budget: Duration::from_secs(minutes * 60),
+                mixes,
+            };
+            let source = work.servers.source();
+            let told = |line: &str| eprintln!("{line}");
+            let found = capacity::find(question, &source, told, interrupted()).await?;
+            print!("{}", found.markdown());
+            if let Some(path) = json {
+                report::capacity(&found).keep(path)?;
+            }
+            Ok(if found.interrupted {
+                INTERRUPTED
+            } else if found.against.is_empty() {
+                0
+            } else {
+                INVALID
+            })
+        }
+        Verb::Laws {
+            server,
+            against,
+            only,
+            repeats,
+            work,
+        } => {
+            let kinds: Vec<_> = std::iter::once(server).chain(against).collect();
+            let causes = if only.is_empty() {
+                Cause::ALL.to_vec()
+            } else {
+                only
+            };
+            let source = work.servers.source();
+            let told = |line: &str| eprintln!("{line}");
+            let shape = work.shape();
+            let found = laws::experiment(
+                &causes,
+                &kinds,
+                &shape,
+                repeats,
+                &source,
+                told,
+                interrupted(),
+            )
+            .await?;
+            print!("{}", found.markdown());
+            if let Some(path) = json {
+                report::laws(&found).keep(path)?;
+            }
+            Ok(match (found.interrupted, found.valid()) {
+                (true, _) => INTERRUPTED,
+                (false, true) => 0,
+                (false, false) => INVALID,
+            })
+        }
         Verb::Serve { server, servers } => {
             let source = servers.source();
             let started = tokio::select! {
@@ -360,7 +476,7 @@ async fn act(cli: Cli) -> Result<u8> {
 async fn part(target: &Target, shape: &Shape, name: &str, shard: Shard) -> Result<Part> {
     let cast = Cast::make(target, shape, name, shard).await?;
     let clock = cast.clock().await.context("compare the clocks")?;
-    let measured = cast.perform(shape, None, interrupted()).await?;
+    let measured = cast.perform(shape, None, None, interrupted()).await?;
     let mut part = Part::new(shape.clone(), measured.schedule, shard, measured.samples);
     (part.name, part.target, part.began, part.clock) = (
         name.to_owned(),
@@ -457,6 +573,7 @@ async fn probe(target: &Target, seconds: u64, pace: &Pace, json: Option<&Path>) 
         length,
         senders: 1,
         arrivals: Arrivals::Poisson,
+        words: None,
     };
     let schedule = plan.draw().map_err(anyhow::Error::msg)?;
     let client = target.client()?;

@@ -115,6 +115,27 @@ struct Figure {
     valid: bool,
 }
 
+/// A search for a knee.
+pub fn capacity(found: &crate::capacity::Capacity) -> Report {
+    let shape = &found.question.shape;
+    Report {
+        title: format!("Capacity of {}", found.question.kind.name()),
+        json: json!({"identity": identity(shape), "valid": found.against.is_empty(), "capacity": found}),
+        markdown: found.markdown(),
+        plots: found.plots(),
+    }
+}
+
+/// The laws of costs.
+pub fn laws(found: &crate::laws::Laws) -> Report {
+    Report {
+        title: "Laws of costs".to_owned(),
+        json: json!({"identity": identity(&found.shape), "valid": found.valid(), "laws": found}),
+        markdown: found.markdown(),
+        plots: found.plots(),
+    }
+}
+
 /// A comparison with what it was made of.
 pub fn comparison(comparison: &Comparison) -> Report {
     let [a, b] = comparison.sides.map(|kind| kind.name());

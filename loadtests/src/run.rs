@@ -13,11 +13,13 @@ use crate::server::{Kind, Server};
 use crate::shard::Shard;
 use crate::validity::{Clocks, Doubt, Validity};
 use anyhow::{Context, Result, bail};
+use futures_util::StreamExt as _;
 use reqwest::{Client, Method, StatusCode, Url};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::task::JoinSet;
@@ -32,6 +34,10 @@ pub struct Shape {
     pub members: u32,
     /// Devices with a parked long poll.
     pub readers: u32,
+    /// Rooms that each reader is joined to, the busy one among them.
+    pub rooms: u32,
+    /// Messages that are in the room before.
+    pub history: u32,
     /// The same traffic before, which is not measured.
     pub warm: Duration,
 }
@@ -274,6 +280,12 @@ impl Person {
         Ok(person)
     }
 
+    async fn join(&self, room: &str) -> Result<()> {
+        self.call::<Value>(Method::POST, &["join", room], Some(&json!({})))
+            .await
+            .map(|_| ())
+    }
+
     async fn say(&self, room: &str, phase: &str, arrival: Arrival) -> Came {
         let words = vec!["word"; arrival.words as usize].join(" ");
         let tag = Tag {
@@ -406,6 +418,7 @@ fn unix_ms() -> u64 {
 }
 
 /// The people of a run, or of one shard of it, in their room.
+#[derive(Clone)]
 pub struct Cast {
     people: BTreeMap<u32, Person>,
     room: String,
@@ -420,6 +433,8 @@ pub struct Measured {
     pub schedule: String,
     /// The server at that.
     pub looks: Looks,
+    /// Whether it was given up, because too much was under way.
+    pub overrun: bool,
     /// When it began, in milliseconds since 1970.
     pub began: u64,
 }
@@ -445,6 +460,8 @@ struct Phase<'a> {
     /// The readers that are ours.
     devices: &'a [u32],
     shared: &'a Shared,
+    /// The most that may be under way.
+    most: Option<u64>,
 }
 
 /// What was so when a phase really began.
@@ -524,11 +541,94 @@ impl Cast {
         let room = gather(&people, name, shard)
             .await
             .context("gather the people in a room")?;
-        Ok(Self {
+        let cast = Self {
             people,
             room,
             shard,
-        })
+        };
+        cast.join_rooms(shape)
+            .await
+            .context("join the readers to further rooms")?;
+        if shard.number == 0 {
+            cast.fill(shape.history)
+                .await
+                .context("fill the room's history")?;
+        }
+        Ok(cast)
+    }
+
+    /// The same people on a copy of their server.
+    ///
+    /// # Errors
+    /// Of the library, about the certificates of this machine.
+    pub fn at(&self, target: &Target) -> Result<Self> {
+        let client = target.client()?;
+        let mut cast = self.clone();
+        for person in cast.people.values_mut() {
+            (person.client, person.base) = (client.clone(), target.url.clone());
+        }
+        Ok(cast)
+    }
+
+    /// Our readers, with their people.
+    fn readers(&self, shape: &Shape) -> Vec<(u32, &Person)> {
+        let person = |reader| Some((reader, self.people.get(&(shape.plan.senders + reader))?));
+        (0..shape.readers).filter_map(person).collect()
+    }
+
+    async fn join_rooms(&self, shape: &Shape) -> Result<()> {
+        for _ in 1..shape.rooms {
+            let body = json!({"preset": "public_chat", "room_version": "11"});
+            let mut readers = self.readers(shape).into_iter();
+            let Some((_, first)) = readers.next() else {
+                return Ok(());
+            };
+            let room: Room = first
+                .call(Method::POST, &["createRoom"], Some(&body))
+                .await?;
+            for (_, reader) in readers {
+                reader.join(&room.room_id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn fill(&self, history: u32) -> Result<()> {
+        let person = self.first();
+        let mut said = futures_util::stream::iter(0..u64::from(history))
+            .map(|seq| {
+                person.say(
+                    &self.room,
+                    "history",
+                    Arrival {
+                        seq,
+                        at: 0,
+                        sender: 0,
+                        words: 8,
+                    },
+                )
+            })
+            .buffer_unordered(8);
+        while let Some(came) = said.next().await {
+            if let Some(trouble) = came.trouble {
+                bail!("{trouble}{}", open::advice(&trouble));
+            }
+        }
+        Ok(())
+    }
+
+    /// Has a newcomer sync for the first time, so often; gives the server's processor time for each, in microseconds.
+    ///
+    /// # Errors
+    /// The target does not answer, or its processor time is not known.
+    pub async fn newcomer(&self, meter: &Meter, times: u32) -> Result<f64> {
+        let before = meter.look();
+        for _ in 0..times {
+            self.first().sync(None).await?;
+        }
+        let after = meter.look();
+        let cpu = difference(&before, &after, |look| look.cpu_ns.as_ref());
+        Ok(cpu.context("read the server's processor time")? / f64::from(times) / 1e3)
     }
 
     fn first(&self) -> &Person {
@@ -618,13 +718,14 @@ impl Cast {
         meter: Option<&Meter>,
         start: &mut Start,
         driven: &mut Driven,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let Phase {
             name,
             arrivals,
             length,
             devices,
             shared,
+            most,
         } = phase;
         let mut began = unix_ms();
         if self.shard.of > 1 {
@@ -652,16 +753,32 @@ impl Cast {
             let (sender, room) = (senders[&arrival.sender].clone(), room.clone());
             async move { sender.say(&room, name, arrival).await }
         };
-        drive(arrivals, begin, send, |sent| {
+        let due: Vec<u64> = arrivals.iter().map(|arrival| arrival.at).collect();
+        let answered = AtomicU64::new(0);
+        let driving = drive(arrivals, begin, send, |sent| {
             driven.note(&sent);
+            answered.store(driven.answered, Ordering::Relaxed);
             locked(&watched).ledger.sent(
                 sent.arrival.seq,
                 sent.sent,
                 sent.answered,
                 sent.came.outcome,
             );
-        })
-        .await;
+        });
+        let overrun = async {
+            loop {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                let due = due.partition_point(|at| *at <= since(begin)) as u64;
+                let under_way = due - answered.load(Ordering::Relaxed).min(due);
+                if most.is_some_and(|most| under_way > most) {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = driving => {}
+            () = overrun => return Ok(true),
+        }
         let mut accepted = driven.accepted;
         if self.shard.of > 1 {
             let marks = self.meet(&format!("after-{name}"), accepted).await?;
@@ -671,10 +788,11 @@ impl Cast {
         while !settled(&locked(shared).ledger, accepted) && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        Ok(())
+        Ok(false)
     }
 
-    /// Puts the traffic of the shape to the target, until its end or until `stop` comes.
+    /// Puts the traffic of the shape to the target, until its end, until more than `most` sends are under way, or until
+    /// `stop` comes.
     ///
     /// # Errors
     /// The plan cannot be drawn, or the other shards do not come.
@@ -682,18 +800,17 @@ impl Cast {
         &self,
         shape: &Shape,
         meter: Option<&Meter>,
+        most: Option<u64>,
         stop: impl Future<Output = ()>,
     ) -> Result<Measured> {
         let schedule = self.share(&shape.plan)?;
         let idle = look(meter);
-        let devices: Vec<u32> = (0..shape.readers)
-            .filter(|reader| self.shard.has(shape.plan.senders + reader))
-            .collect();
+        let people = self.readers(shape);
+        let devices: Vec<u32> = people.iter().map(|(reader, _)| *reader).collect();
         let watch = Watch::new("none", Instant::now(), &devices, shape.plan.length);
         let shared: Shared = Arc::new(Mutex::new(watch));
         let mut readers = JoinSet::new();
-        for &reader in &devices {
-            let person = &self.people[&(shape.plan.senders + reader)];
+        for (reader, person) in people {
             let next = person
                 .sync(None)
                 .await
@@ -717,6 +834,7 @@ impl Cast {
                 length,
                 devices: &devices,
                 shared: &shared,
+                most,
             };
             if !shape.warm.is_zero() {
                 let warm = Plan {
@@ -726,8 +844,12 @@ impl Cast {
                 };
                 let warm = self.share(&warm).context("draw the traffic before")?;
                 let warm = phase("warm", warm.arrivals, shape.warm);
-                self.phase(warm, meter, &mut start, &mut Driven::default())
+                let overrun = self
+                    .phase(warm, meter, &mut start, &mut Driven::default())
                     .await?;
+                if overrun {
+                    return Ok(true);
+                }
             }
             let main = phase("main", schedule.arrivals, shape.plan.length);
             self.phase(main, meter, &mut start, &mut driven).await
@@ -737,9 +859,9 @@ impl Cast {
         if let Some(meter) = meter {
             readers.spawn(observe(meter.clone(), every, Arc::clone(&during)));
         }
-        let interrupted = tokio::select! {
-            done = traffic => { done?; false }
-            () = stop => true,
+        let (overrun, interrupted) = tokio::select! {
+            done = traffic => (done?, false),
+            () = stop => (false, true),
         };
         let (to, after) = (Clocks::read()?, look(meter));
         readers.abort_all();
@@ -775,6 +897,7 @@ impl Cast {
                 after,
                 during,
             },
+            overrun,
             began: start.began,
         })
     }
@@ -802,7 +925,7 @@ fn settled(ledger: &Ledger, accepted: u64) -> bool {
 /// The people could not be made, or the plan cannot be kept on this machine.
 pub async fn run(server: &Server, shape: &Shape, stop: impl Future<Output = ()>) -> Result<Block> {
     let cast = Cast::make(&server.target, shape, "load", Shard::WHOLE).await?;
-    let measured = cast.perform(shape, Some(&server.meter), stop).await?;
+    let measured = cast.perform(shape, Some(&server.meter), None, stop).await?;
     let mut block = Block::of(measured.samples, measured.schedule, measured.looks);
     block.kind = Some(server.kind);
     block.ready_ms = Some(server.started.as_secs_f64() * 1e3);
@@ -936,11 +1059,12 @@ fn mib(reading: Option<&Reading>) -> Option<f64> {
     reading.map(|reading| reading.value as f64 / 1_048_576.0)
 }
 
+#[derive(Deserialize)]
+struct Room {
+    room_id: String,
+}
+
 async fn gather(people: &BTreeMap<u32, Person>, name: &str, shard: Shard) -> Result<String> {
-    #[derive(Deserialize)]
-    struct Room {
-        room_id: String,
-    }
     let first = people.values().next().context("nobody is there")?;
     let (_, server) = first
         .id
@@ -977,9 +1101,7 @@ async fn gather(people: &BTreeMap<u32, Person>, name: &str, shard: Shard) -> Res
     };
     let room = room.room_id;
     for person in people.values().skip(usize::from(made)) {
-        person
-            .call::<Value>(Method::POST, &["join", &room], Some(&json!({})))
-            .await?;
+        person.join(&room).await?;
     }
     Ok(room)
 }
@@ -1033,6 +1155,16 @@ pub struct Cell {
 }
 
 impl Block {
+    /// The server's processor time in what was measured, in seconds.
+    pub fn cpu(&self) -> Option<f64> {
+        difference(&self.before, &self.after, |look| look.cpu_ns.as_ref()).map(|ns| ns / 1e9)
+    }
+
+    /// What the server wrote towards the disk in what was measured, in bytes.
+    pub fn written(&self) -> Option<f64> {
+        difference(&self.before, &self.after, |look| look.written.as_ref())
+    }
+
     /// What may be compared.
     #[expect(clippy::cast_precision_loss, reason = "readings and counts of a run")]
     pub fn cells(&self) -> Vec<Cell> {

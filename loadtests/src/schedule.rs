@@ -30,6 +30,8 @@ pub struct Plan {
     pub senders: u32,
     /// How arrivals follow each other.
     pub arrivals: Arrivals,
+    /// How many words each says; as people do if nothing is given.
+    pub words: Option<u32>,
 }
 
 /// One thing to send.
@@ -88,7 +90,7 @@ impl Plan {
                 seq,
                 at,
                 sender,
-                words,
+                words: self.words.unwrap_or(words),
             })
             .inspect(|arrival| {
                 hasher.update(arrival.at.to_le_bytes());
@@ -171,6 +173,7 @@ mod tests {
             length: Duration::from_secs(50),
             senders: 20,
             arrivals,
+            words: None,
         }
     }
 

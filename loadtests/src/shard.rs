@@ -268,11 +268,14 @@ mod tests {
             length: Duration::from_secs(40),
             senders: 7,
             arrivals: Arrivals::Poisson,
+            words: None,
         };
         Shape {
             plan,
             members: 12,
             readers: READERS,
+            rooms: 1,
+            history: 0,
             warm: Duration::ZERO,
         }
     }
@@ -346,6 +349,8 @@ mod tests {
         busy: 0.25,
         steal: 0.01,
         pressure: Some(0.5),
+        disk: None,
+        idle: 0.4,
     };
 
     fn parts(of: u32) -> Vec<Part> {

@@ -194,6 +194,7 @@ pub async fn test(program: &std::path::Path, stalls: Stalls) -> Result<Told> {
         length,
         senders: 1,
         arrivals: Arrivals::Poisson,
+        words: None,
     };
     let schedule = plan.draw().map_err(anyhow::Error::msg)?;
     let (client, url) = (server.target.client()?, server.target.url.clone());

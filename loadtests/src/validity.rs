@@ -24,9 +24,17 @@ pub const STEAL: f64 = 0.05;
 pub struct Clocks {
     at: Instant,
     own: f64,
-    ticks: u64,
-    stolen: u64,
+    ticks: Ticks,
     waiting: Option<f64>,
+    waiting_for_disk: Option<f64>,
+}
+
+/// Of all processors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ticks {
+    all: u64,
+    idle: u64,
+    stolen: u64,
 }
 
 impl Clocks {
@@ -35,21 +43,21 @@ impl Clocks {
     /// # Errors
     /// `/proc/stat` cannot be read.
     pub fn read() -> Result<Self> {
-        let (ticks, stolen) =
-            ticks(&std::fs::read_to_string("/proc/stat").context("read `/proc/stat`")?)
-                .context("find the processors' times in `/proc/stat`")?;
+        let ticks = ticks(&std::fs::read_to_string("/proc/stat").context("read `/proc/stat`")?)
+            .context("find the processors' times in `/proc/stat`")?;
         let own = clock_gettime(ClockId::ProcessCPUTime);
         #[expect(clippy::cast_precision_loss, reason = "a time of a run")]
         let own = own.tv_sec as f64 + own.tv_nsec as f64 / 1e9;
-        let waiting = std::fs::read_to_string(Path::new("/proc/pressure/cpu"))
-            .ok()
-            .and_then(|text| waiting(&text));
+        let pressure = |of: &str| {
+            let text = std::fs::read_to_string(Path::new("/proc/pressure").join(of)).ok()?;
+            waiting(&text)
+        };
         Ok(Self {
             at: Instant::now(),
             own,
             ticks,
-            stolen,
-            waiting,
+            waiting: pressure("cpu"),
+            waiting_for_disk: pressure("io"),
         })
     }
 }
@@ -68,6 +76,18 @@ pub struct Doubt {
     pub steal: f64,
     /// The share of the time in which somebody waited for a processor, where it was the most.
     pub pressure: Option<f64>,
+    /// The share of the time in which somebody waited for a disk, where it was the most.
+    pub disk: Option<f64>,
+    /// The share of its processors that a machine had left, where it was the least.
+    pub idle: f64,
+}
+
+/// The greater of two, where there is one.
+fn greater(one: Option<f64>, other: Option<f64>) -> Option<f64> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.max(other)),
+        (one, other) => one.or(other),
+    }
 }
 
 impl Doubt {
@@ -76,13 +96,17 @@ impl Doubt {
     pub fn between(from: &Clocks, to: &Clocks) -> Self {
         let seconds = (to.at - from.at).as_secs_f64();
         let own = to.own - from.own;
-        let waited = to.waiting.zip(from.waiting);
+        let ticks = |of: fn(&Ticks) -> u64| (of(&to.ticks) - of(&from.ticks)) as f64;
+        let all = ticks(|ticks| ticks.all).max(1.0);
+        let share = |to: Option<f64>, from: Option<f64>| Some((to? - from?) / seconds);
         Self {
             seconds,
             own,
             busy: own / seconds,
-            steal: (to.stolen - from.stolen) as f64 / (to.ticks - from.ticks).max(1) as f64,
-            pressure: waited.map(|(to, from)| (to - from) / seconds),
+            steal: ticks(|ticks| ticks.stolen) / all,
+            pressure: share(to.waiting, from.waiting),
+            disk: share(to.waiting_for_disk, from.waiting_for_disk),
+            idle: ticks(|ticks| ticks.idle) / all,
         }
     }
 
@@ -92,21 +116,25 @@ impl Doubt {
         self.own += other.own;
         self.busy = self.busy.max(other.busy);
         self.steal = self.steal.max(other.steal);
-        self.pressure = match (self.pressure, other.pressure) {
-            (Some(one), Some(two)) => Some(one.max(two)),
-            (one, two) => one.or(two),
-        };
+        self.pressure = greater(self.pressure, other.pressure);
+        self.disk = greater(self.disk, other.disk);
+        self.idle = self.idle.min(other.idle);
     }
 }
 
-/// All ticks of all processors, and those that were stolen.
-fn ticks(stat: &str) -> Option<(u64, u64)> {
+/// All ticks of all processors, with those of idleness and those that were stolen.
+fn ticks(stat: &str) -> Option<Ticks> {
     let line = stat.lines().next()?.strip_prefix("cpu ")?;
     let ticks: Vec<u64> = line
         .split_whitespace()
         .map_while(|word| word.parse().ok())
         .collect();
-    Some((ticks.iter().take(8).sum(), *ticks.get(7)?))
+    Some(Ticks {
+        all: ticks.iter().take(8).sum(),
+        // Waiting for a disk is idleness of a processor.
+        idle: ticks.get(3)? + ticks.get(4)?,
+        stolen: *ticks.get(7)?,
+    })
 }
 
 /// Seconds in which somebody waited for a processor.
@@ -300,7 +328,8 @@ mod tests {
 
     #[test]
     fn the_clocks_of_the_kernel_are_read() {
-        assert_eq!(ticks("cpu  1 2 3 4 5 6 7 8 9 10\ncpu0 1"), Some((36, 8)));
+        let read = ticks("cpu  1 2 3 4 5 6 7 8 9 10\ncpu0 1").expect("ticks");
+        assert_eq!((read.all, read.idle, read.stolen), (36, 9, 8));
         assert_eq!(
             waiting("some avg10=0.00 avg60=0.00 avg300=0.00 total=2500000\nfull"),
             Some(2.5)
