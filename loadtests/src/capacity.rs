@@ -3,7 +3,7 @@
 
 use crate::model::{Fit, Row};
 use crate::page::{Plot, Scale, Series};
-use crate::run::{Block, Cast, Shape};
+use crate::run::{Block, Cast, Interrupted, Shape};
 use crate::schedule::Plan;
 use crate::search::{Knee, Search, Verdict};
 use crate::server::{Kind, Server, Source};
@@ -320,7 +320,10 @@ pub async fn find(
     let mut tries = Vec::new();
     let mut interrupted = false;
     let mut longest = Duration::ZERO;
-    let golden = Golden::make(question.kind, source, &question.shape).await?;
+    let golden = tokio::select! {
+        golden = Golden::make(question.kind, source, &question.shape) => golden?,
+        () = &mut stop => bail!(Interrupted),
+    };
     told(&format!(
         "the data are made, {:.0} s",
         began.elapsed().as_secs_f64()
@@ -536,13 +539,21 @@ impl Capacity {
         } else {
             format!("INVALID: {}.\n\n", self.against.join("; "))
         };
+        let kept = kept.map_or("nothing was kept".to_owned(), |kept| {
+            format!("{kept:.1}/s were kept")
+        });
+        let found = if ci_hi / ci_lo <= 1.0 + 2.0 * self.question.precision {
+            format!(
+                "{rate:.1} messages/s [{ci_lo:.1}, {ci_hi:.1}], {:.0} deliveries/s; {kept}",
+                rate * readers
+            )
+        } else {
+            format!("not found; {kept}")
+        };
         let mut text = format!(
-            "{word}Knee of {}: {rate:.1} messages/s [{ci_lo:.1}, {ci_hi:.1}], {:.0} deliveries/s, with p99 of deliveries below \
-             {} ms; {} kept; {} tries in {:.0} s.\n\nWhat limits: {}.\n\n",
+            "{word}Knee of {}, with p99 of deliveries below {} ms: {found}; {} tries in {:.0} s.\n\nWhat limits: {}.\n\n",
             self.question.kind.name(),
-            rate * readers,
             self.question.bound,
-            kept.map_or("nothing".to_owned(), |kept| format!("{kept:.1}/s")),
             self.tries.len(),
             self.seconds,
             self.limit

@@ -7,7 +7,7 @@ use fleet_load::compare::{Comparison, order};
 use fleet_load::guard::{Target, Word};
 use fleet_load::laws::{self, Cause};
 use fleet_load::open::{Driven, advise, ask, drive};
-use fleet_load::run::{Block, Cast, Shape, run};
+use fleet_load::run::{Block, Cast, Interrupted, Shape, run};
 use fleet_load::schedule::{Arrivals, Plan};
 use fleet_load::server::{Kind, Server, Source};
 use fleet_load::shard::{self, Part, Shard};
@@ -18,8 +18,10 @@ use fleet_load::{report, run as runs};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 /// Load with its doubt: open-loop arrivals, a ledger of deliveries, a meter, and comparisons with intervals.
 #[derive(Parser)]
@@ -295,7 +297,11 @@ async fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            if error.is::<Interrupted>() {
+                ExitCode::from(INTERRUPTED)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }
@@ -474,8 +480,15 @@ async fn act(cli: Cli) -> Result<u8> {
 
 /// Runs a part of a plan on a target.
 async fn part(target: &Target, shape: &Shape, name: &str, shard: Shard) -> Result<Part> {
-    let cast = Cast::make(target, shape, name, shard).await?;
-    let clock = cast.clock().await.context("compare the clocks")?;
+    let made = async {
+        let cast = Cast::make(target, shape, name, shard).await?;
+        let clock = cast.clock().await.context("compare the clocks")?;
+        anyhow::Ok((cast, clock))
+    };
+    let (cast, clock) = tokio::select! {
+        made = made => made?,
+        () = interrupted() => bail!(Interrupted),
+    };
     let measured = cast.perform(shape, None, None, interrupted()).await?;
     let mut part = Part::new(shape.clone(), measured.schedule, shard, measured.samples);
     (part.name, part.target, part.began, part.clock) = (
@@ -541,7 +554,13 @@ async fn compare(sides: [Kind; 2], rounds: usize, work: &Work, json: Option<&Pat
             started = Server::start(sides[side], &source) => started?,
             () = interrupted() => { code = INTERRUPTED; break }
         };
-        let block = run(&server, &shape, interrupted()).await?;
+        let block = match run(&server, &shape, interrupted()).await {
+            Err(error) if error.is::<Interrupted>() => {
+                code = INTERRUPTED;
+                break;
+            }
+            block => block?,
+        };
         eprint!("{}/{} {}", blocks.len() + 1, rounds * 4, block.lines());
         if block.interrupted {
             code = INTERRUPTED;
@@ -589,6 +608,7 @@ async fn probe(target: &Target, seconds: u64, pace: &Pace, json: Option<&Path>) 
             fleet_load::open::explain(&error)
         );
     }
+    let stop = interrupted();
     println!(
         "{} requests to {url} in {seconds} s, schedule {}",
         schedule.arrivals.len(),
@@ -599,7 +619,7 @@ async fn probe(target: &Target, seconds: u64, pace: &Pace, json: Option<&Path>) 
     let scheduled = schedule.arrivals.len() as u64;
     let stopped = tokio::select! {
         () = drive(schedule.arrivals, Instant::now(), send, |sent| driven.note(&sent)) => false,
-        () = interrupted() => true,
+        () = stop => true,
     };
     let doubt = Doubt::between(&from, &Clocks::read()?);
     let mut validity = Validity::judge(&driven, scheduled, &doubt, None);
@@ -636,13 +656,31 @@ fn keep(path: Option<&Path>, report: &Value) -> Result<()> {
     path.map_or(Ok(()), |path| report::keep(path, report))
 }
 
-/// Ctrl-C, or being told to end: what was measured until then is told, and servers are removed.
-async fn interrupted() {
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
+/// Ctrl-C, or being told to end: what was measured until then is told, and servers are removed. From the first time that
+/// anybody asks, no signal is missed.
+fn interrupted() -> impl Future<Output = ()> {
+    static STOPPED: OnceLock<watch::Sender<bool>> = OnceLock::new();
+    let stopped = STOPPED.get_or_init(|| {
+        let (stopped, _) = watch::channel(false);
+        let tell = stopped.clone();
+        let signals = (
+            signal(SignalKind::interrupt()),
+            signal(SignalKind::terminate()),
+        );
+        if let (Ok(mut interrupt), Ok(mut terminate)) = signals {
+            tokio::spawn(async move {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                tell.send_replace(true);
+            });
+        }
+        stopped
+    });
+    let mut stopped = stopped.subscribe();
+    async move {
+        // The sender is never dropped.
+        let _ = stopped.wait_for(|stopped| *stopped).await;
     }
 }

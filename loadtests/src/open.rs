@@ -207,7 +207,9 @@ pub fn explain(error: &reqwest::Error) -> String {
 pub fn advice(trouble: &str) -> &'static str {
     match trouble {
         "429" => ": the target limits rates; switch its limits off, or lower `--rate`",
-        "401" | "403" => ": the target does not know who asks",
+        "401" | "403" => {
+            ": the target does not let everybody in; allow registration on it while it is loaded"
+        }
         "507" => ": the target's disk is full",
         _ if trouble.starts_with('5') => ": the target fails; its log says why",
         _ => "",

@@ -18,7 +18,7 @@ use reqwest::{Client, Method, StatusCode, Url};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashSet};
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -154,11 +154,28 @@ struct Content {
     tag: Option<Tag>,
 }
 
+/// An answer to `/sync`, as far as readers read it.
 #[derive(Deserialize)]
-struct Synced {
+pub struct Synced {
     next_batch: String,
     #[serde(default)]
     rooms: Rooms,
+}
+
+impl Synced {
+    /// Decodes one.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn decode(answer: &[u8]) -> serde_json::Result<Self> {
+        serde_json::from_slice(answer)
+    }
+
+    /// How many events its timelines have.
+    pub fn events(&self) -> usize {
+        let joined = self.rooms.join.values();
+        joined.map(|joined| joined.timeline.events.len()).sum()
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -311,7 +328,7 @@ impl Person {
         if !answer.status().is_success() {
             bail!("{}", answer.status().as_u16());
         }
-        Ok(answer.json().await?)
+        Ok(Synced::decode(&answer.bytes().await?)?)
     }
 
     /// What a limited sync has left out, oldest first: back until something that is known.
@@ -533,7 +550,7 @@ impl Cast {
                         name.trim_end_matches('-')
                     ))
                 } else {
-                    error.context("make the people: does the target let everybody register?")
+                    error.context("make the people")
                 }
             })?;
             people.insert(number, person);
@@ -912,6 +929,18 @@ impl Cast {
     }
 }
 
+/// Ended by hand before anything was measured.
+#[derive(Debug)]
+pub struct Interrupted;
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("it was interrupted before anything was measured")
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
 /// How long deliveries may take after the last send.
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -924,7 +953,11 @@ fn settled(ledger: &Ledger, accepted: u64) -> bool {
 /// # Errors
 /// The people could not be made, or the plan cannot be kept on this machine.
 pub async fn run(server: &Server, shape: &Shape, stop: impl Future<Output = ()>) -> Result<Block> {
-    let cast = Cast::make(&server.target, shape, "load", Shard::WHOLE).await?;
+    let mut stop = std::pin::pin!(stop);
+    let cast = tokio::select! {
+        cast = Cast::make(&server.target, shape, "load", Shard::WHOLE) => cast?,
+        () = &mut stop => bail!(Interrupted),
+    };
     let measured = cast.perform(shape, Some(&server.meter), None, stop).await?;
     let mut block = Block::of(measured.samples, measured.schedule, measured.looks);
     block.kind = Some(server.kind);

@@ -6,6 +6,7 @@ use crate::meter::Meter;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use serde::Serialize;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -163,10 +164,15 @@ impl Drop for Container {
         let id = &self.0;
         let removed = std::process::Command::new("docker")
             .args(["rm", "--force", id])
+            // What ends this process does not end its removal.
+            .process_group(0)
             .output();
-        if !removed.is_ok_and(|output| output.status.success()) {
-            eprintln!("could not remove the container {id}: `cargo fleet clean` will");
-        }
+        let why = match removed {
+            Ok(output) if output.status.success() => return,
+            Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            Err(error) => error.to_string(),
+        };
+        eprintln!("could not remove the container {id}: {why}; `cargo fleet clean` will");
     }
 }
 
