@@ -2,7 +2,11 @@
 //! profile of the tests, so that nothing is compiled for them alone:
 //! `cargo bench -p fleet-benches --bench instructions --profile dev`.
 
-#![expect(unused_qualifications, reason = "what gungraun's macros make of it")]
+#![expect(
+    missing_docs,
+    unused_qualifications,
+    reason = "what gungraun's macros make of it"
+)]
 
 use fleet_benches::{check, count, decode, ledger, parse, record, sync_answer};
 use fleet_load::ledger::{Counts, Ledger};
@@ -36,7 +40,7 @@ fn check_history(record: fleet_benches::Record) -> usize {
     black_box(check(black_box(&record)).doubts.len())
 }
 
-#[library_benchmark(config = at_most(11_400_000))]
+#[library_benchmark(config = at_most(24_300_000))]
 #[bench::ten(())]
 fn parse_runbooks((): ()) -> usize {
     black_box(parse())
