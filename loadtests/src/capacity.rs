@@ -261,6 +261,10 @@ fn mixes(shape: &Shape, count: u32) -> Vec<Shape> {
         .collect()
 }
 
+/// The fewest that are fitted: some more than there are coefficients.
+const LEAST_MIXES: usize = 9;
+/// The greatest mean error on held-out mixes with which a model says anything of other machines.
+const ERROR: f64 = 0.25;
 /// How long one mix takes, with its people.
 const MIX: Duration = Duration::from_secs(22);
 
@@ -279,6 +283,13 @@ pub struct Question {
     pub budget: Duration,
     /// Mixes from which the model is fitted, a quarter of which is held out; none gives no model.
     pub mixes: u32,
+}
+
+impl Question {
+    /// Whether a knee is known well enough to be told.
+    fn knows(&self, knee: &Knee) -> bool {
+        knee.ci_hi / knee.ci_lo <= 1.0 + 2.0 * self.precision
+    }
 }
 
 /// The answer.
@@ -365,9 +376,9 @@ pub async fn find(
         against
             .push("the generator, or this machine, came to its end before the server".to_owned());
     }
-    if !in_time {
+    if !in_time && !question.knows(&knee) {
         against.push(format!(
-            "in {:.0} s it was not narrowed further",
+            "in {:.0} s it was not narrowed enough",
             question.budget.as_secs_f64()
         ));
     }
@@ -502,6 +513,12 @@ impl Model {
     /// From runs whose order is by no size, so that the last quarter, which is held out, is like the rest.
     fn of(mut rows: Vec<Row>) -> Result<Self> {
         let held_out = rows.split_off(rows.len() - rows.len() / 4);
+        if rows.len() < LEAST_MIXES {
+            bail!(
+                "{} mixes are too few to fit, and {LEAST_MIXES} would do: give more `--mixes` or `--minutes`",
+                rows.len()
+            );
+        }
         let fit = Fit::of(&CAUSES, &rows)?;
         Ok(Self {
             error: fit.error(&held_out),
@@ -542,7 +559,7 @@ impl Capacity {
         let kept = kept.map_or("nothing was kept".to_owned(), |kept| {
             format!("{kept:.1}/s were kept")
         });
-        let found = if ci_hi / ci_lo <= 1.0 + 2.0 * self.question.precision {
+        let found = if self.question.knows(&self.knee) {
             format!(
                 "{rate:.1} messages/s [{ci_lo:.1}, {ci_hi:.1}], {:.0} deliveries/s; {kept}",
                 rate * readers
@@ -609,16 +626,25 @@ impl Capacity {
         ];
         let cost = model.fit.predict(&asked);
         let per_core = 1e6 * PLANNED / cost;
-        let _ = writeln!(
-            text,
-            "\nBy this model, not measured: an event of this shape costs {cost:.0} us, so that a machine of 1, 2 and 4 cores of \
-             this kind would take {:.0}, {:.0} and {:.0} messages/s at {:.0} % of its processors, with nothing else on it, and \
-             if no lock comes before them.",
-            per_core,
-            per_core * 2.0,
-            per_core * 4.0,
-            PLANNED * 100.0
-        );
+        let trusted = model.error.is_some_and(|error| error <= ERROR) && cost > 0.0;
+        let _ = if trusted {
+            writeln!(
+                text,
+                "\nBy this model, not measured: an event of this shape costs {cost:.0} us, so that a machine of 1, 2 and 4 cores \
+                 of this kind would take {per_core:.0}, {:.0} and {:.0} messages/s at {:.0} % of its processors, with nothing \
+                 else on it, and if no lock comes before them.",
+                per_core * 2.0,
+                per_core * 4.0,
+                PLANNED * 100.0
+            )
+        } else {
+            writeln!(
+                text,
+                "\nIt is not good enough to tell what other machines would take: the error is to be at most {:.0} %, and the cost \
+                 of an event of this shape, {cost:.0} us by it, above 0.",
+                ERROR * 100.0
+            )
+        };
         text
     }
 
@@ -683,8 +709,7 @@ mod tests {
         }
     }
 
-    #[test]
-    fn mixes_differ_in_all_that_costs_so_that_it_can_be_told_apart() {
+    fn base() -> Shape {
         let plan = Plan {
             seed: 6,
             rate: 20.0,
@@ -693,34 +718,79 @@ mod tests {
             arrivals: crate::schedule::Arrivals::Periodic,
             words: None,
         };
-        let shape = Shape {
+        Shape {
             plan,
             members: 10,
             readers: 6,
             rooms: 1,
             history: 0,
             warm: Duration::ZERO,
+        }
+    }
+
+    /// What the mixes would cost by a planted law, each times something.
+    fn rows(times: impl Fn(usize) -> f64) -> Vec<Row> {
+        let row = |(number, mix): (usize, &Shape)| {
+            assert!(mix.members >= mix.plan.senders + mix.readers);
+            let syncs = 2.0 * f64::from(mix.readers);
+            let words = f64::from(mix.plan.words.expect("so many"));
+            let asked = vec![
+                f64::from(mix.members),
+                words,
+                syncs,
+                syncs * f64::from(mix.rooms),
+            ];
+            let cost =
+                900.0 + 110.0 * asked[0] + 20.0 * asked[1] + 150.0 * asked[2] + 12.0 * asked[3];
+            (asked, cost * times(number))
         };
-        // With what each would cost by a planted law, the law is found.
-        let rows: Vec<Row> = mixes(&shape, 13)
-            .iter()
-            .map(|mix| {
-                assert!(mix.members >= mix.plan.senders + mix.readers);
-                let syncs = 2.0 * f64::from(mix.readers);
-                let words = f64::from(mix.plan.words.expect("so many"));
-                let asked = vec![
-                    f64::from(mix.members),
-                    words,
-                    syncs,
-                    syncs * f64::from(mix.rooms),
-                ];
-                let cost =
-                    900.0 + 110.0 * asked[0] + 20.0 * asked[1] + 150.0 * asked[2] + 12.0 * asked[3];
-                (asked, cost)
-            })
-            .collect();
+        mixes(&base(), 13).iter().enumerate().map(row).collect()
+    }
+
+    #[test]
+    fn mixes_differ_in_all_that_costs_so_that_it_can_be_told_apart() {
+        let rows = rows(|_| 1.0);
         let fit = Fit::of(&CAUSES, &rows[..10]).expect("fitted");
         assert!((fit.coefficients[4].point - 12.0).abs() < 1e-3, "{fit:?}");
         assert!(fit.error(&rows[10..]).expect("held out") < 1e-6);
+    }
+
+    /// A planted cost is told for other machines; one that is no such sum, or known from too little, is not.
+    #[test]
+    fn other_machines_are_told_of_only_by_a_model_that_holds() {
+        let question = Question {
+            kind: Kind::Conduit,
+            shape: base(),
+            bound: 500.0,
+            precision: 0.1,
+            budget: Duration::ZERO,
+            mixes: 13,
+        };
+        let capacity = Capacity {
+            knee: Search::new(20.0, 0.1).knee(),
+            question,
+            tries: Vec::new(),
+            limit: String::new(),
+            model: None,
+            no_model: None,
+            seconds: 0.0,
+            against: Vec::new(),
+            interrupted: false,
+        };
+        let told = |rows| capacity.told_by(&Model::of(rows).expect("fitted"));
+        // 10 members, 7 words, 12 syncs, each of 1 room: 4,084 us.
+        let text = told(rows(|_| 1.0));
+        assert!(
+            text.contains("costs 4084 us")
+                && text.contains("would take 196, 392 and 784 messages/s"),
+            "{text}"
+        );
+        let text = told(rows(|mix| if mix % 2 == 0 { 3.0 } else { 0.5 }));
+        assert!(
+            text.contains("not good enough") && !text.contains("would take 1"),
+            "{text}"
+        );
+        let few = Model::of(rows(|_| 1.0)[..10].to_vec()).expect_err("refused");
+        assert!(few.to_string().contains("8 mixes are too few"), "{few}");
     }
 }

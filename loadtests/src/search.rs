@@ -28,8 +28,11 @@ const LIES: f64 = 0.05;
 const BLUR: f64 = 0.03;
 /// What must be believed of the interval that is answered.
 const SURE: f64 = 0.98;
-/// How often a distorted try is made again before the generator is taken to be at its end.
+/// After so many distorted tries, the lowest of which is this near to what was kept, the generator is taken to be at its end;
+/// and after so many in any case.
 const DISTORTED: u32 = 3;
+const NEAR: f64 = 1.25;
+const ENOUGH: u32 = 10;
 
 /// A search that goes on.
 #[derive(Clone, Debug)]
@@ -39,7 +42,10 @@ pub struct Search {
     first: f64,
     precision: f64,
     kept: Option<f64>,
+    /// Tries since the last that was too much for the server.
     distorted: u32,
+    /// The lowest of them.
+    lowest: Option<f64>,
 }
 
 /// The answer so far.
@@ -75,6 +81,7 @@ impl Search {
             precision,
             kept: None,
             distorted: 0,
+            lowest: None,
         }
     }
 
@@ -95,8 +102,14 @@ impl Search {
         if knee.generator || knee.ci_hi / knee.ci_lo <= 1.0 + self.precision {
             return None;
         }
-        let most = self.kept.map_or(self.first, |kept| kept * 2.0);
-        Some(self.quantile(0.5).min(most))
+        let most = match (self.kept, self.lowest) {
+            // Where it was distorted nothing is learnt: halfway to there may be enough for the server.
+            (Some(kept), Some(lowest)) => (kept * lowest).sqrt(),
+            (Some(kept), None) => kept * 2.0,
+            (None, Some(lowest)) => lowest / 2.0,
+            (None, None) => self.first,
+        };
+        Some(self.quantile(0.5).min(most).max(LEAST))
     }
 
     /// Takes in what came of a try.
@@ -104,12 +117,16 @@ impl Search {
         match verdict {
             Verdict::Distorted => {
                 self.distorted += 1;
+                self.lowest = Some(self.lowest.map_or(rate, |lowest| lowest.min(rate)));
                 return;
             }
-            Verdict::Kept => self.kept = Some(self.kept.map_or(rate, |kept| kept.max(rate))),
-            Verdict::Beyond => {}
+            Verdict::Kept => {
+                self.kept = Some(self.kept.map_or(rate, |kept| kept.max(rate)));
+                // It had stumbled, and goes on.
+                self.lowest = self.lowest.filter(|lowest| rate < 0.8 * lowest);
+            }
+            Verdict::Beyond => (self.distorted, self.lowest) = (0, None),
         }
-        self.distorted = 0;
         for (index, belief) in self.belief.iter_mut().enumerate() {
             let over = (rate / rate_of(index)).ln() / BLUR;
             let beyond = LIES + (1.0 - 2.0 * LIES) / (1.0 + (-over).exp());
@@ -130,7 +147,11 @@ impl Search {
             ci_lo: self.quantile((1.0 - SURE) / 2.0),
             ci_hi: self.quantile(f64::midpoint(1.0, SURE)),
             kept: self.kept,
-            generator: self.distorted >= DISTORTED,
+            generator: self.distorted >= ENOUGH
+                || self.distorted >= DISTORTED
+                    && self
+                        .lowest
+                        .is_some_and(|lowest| lowest <= self.kept.unwrap_or(LEAST) * NEAR),
         }
     }
 }
@@ -193,7 +214,7 @@ mod tests {
             }
         });
         assert!(
-            found.generator && found.kept < Some(300.0) && found.kept > Some(150.0),
+            found.generator && found.kept < Some(300.0) && found.kept > Some(230.0),
             "{found:?}"
         );
         let mut stumbles = 0;
