@@ -240,10 +240,19 @@ fn join(mut parts: Vec<(String, Part)>) -> Result<Merged> {
                 .with_context(|| format!("merge `{name}`"))?,
         }
     }
+    let samples = samples.context("there is nothing to merge")?;
+    let planned = first.shape.plan.draw().map_err(anyhow::Error::msg)?;
+    let meant = planned.arrivals.len() as u64;
+    if planned.hash != first.schedule || samples.scheduled != meant {
+        bail!(
+            "the shards were to send {} of the plan's {meant} events: they were not made by this generator; run all with one",
+            samples.scheduled
+        );
+    }
     Ok(Merged {
         shape: first.shape,
         schedule: first.schedule,
-        samples: samples.context("there is nothing to merge")?,
+        samples,
         doubts,
     })
 }
@@ -461,6 +470,8 @@ mod tests {
             part.samples = other.samples;
         });
         assert!(twice.contains("was sent by two of them"), "{twice}");
+        let less = changed(|part| part.samples.scheduled -= 1);
+        assert!(less.contains("of the plan's"), "{less}");
         let directory = tempfile::tempdir().expect("a directory");
         let cut = directory.path().join("cut.json");
         let text = serde_json::to_string(&shards[0]).expect("JSON");
