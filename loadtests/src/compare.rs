@@ -1,9 +1,11 @@
 //! Two servers under the same work, in interleaved pairs: A B B A. The unit is the run, not the sample; a ratio has an
 //! interval from the pairs; runs of the same server next to each other are the control, whose ratio must be 1.
 
+use crate::page::{Plot, Scale, Series};
 use crate::run::{Block, Cell, Shape};
 use crate::server::Kind;
 use serde::Serialize;
+use statrs::distribution::{ContinuousCDF as _, StudentsT};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -20,12 +22,15 @@ pub struct Ratio {
     pub n_runs: usize,
 }
 
-/// Two-sided 95 % points of Student's t for 1 to 30 degrees of freedom.
-const T: [f64; 30] = [
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
-    2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056,
-    2.052, 2.048, 2.045, 2.042,
-];
+/// The two-sided 95 % point of Student's t.
+///
+/// # Panics
+/// For no degree of freedom.
+pub fn student(freedom: usize) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "a count of runs")]
+    let student = StudentsT::new(0.0, 1.0, freedom as f64);
+    student.expect("a degree of freedom").inverse_cdf(0.975)
+}
 
 impl Ratio {
     /// From pairs; those without a logarithm cannot be had.
@@ -40,7 +45,7 @@ impl Ratio {
         let mean = logs.iter().sum::<f64>() / count;
         let half = (logs.len() > 1).then(|| {
             let variance = logs.iter().map(|log| (log - mean).powi(2)).sum::<f64>() / (count - 1.0);
-            T.get(logs.len() - 2).copied().unwrap_or(1.96) * (variance / count).sqrt()
+            student(logs.len() - 1) * (variance / count).sqrt()
         });
         Some(Self {
             point: mean.exp(),
@@ -60,7 +65,8 @@ impl Ratio {
         }
     }
 
-    fn shown(&self) -> String {
+    /// With its interval, for a person.
+    pub fn shown(&self) -> String {
         match (self.ci_lo, self.ci_hi) {
             (Some(lower), Some(upper)) => format!("{:.2} [{lower:.2}, {upper:.2}]", self.point),
             _ => format!("{:.2} [one pair, no interval]", self.point),
@@ -125,6 +131,30 @@ impl Comparison {
             blocks,
             rows,
         }
+    }
+
+    /// What decides, run by run: a drift or an outlier is seen here.
+    pub fn plots(&self) -> Vec<Plot> {
+        let deciding = (0..).zip(&self.rows).filter(|(_, row)| row.decides);
+        let plot = |(index, row): (usize, &Row)| {
+            let of_side = |side: usize| Series {
+                name: self.sides[side].name().to_owned(),
+                points: (1..)
+                    .zip(self.blocks.iter().zip(order(self.blocks.len().div_ceil(4))))
+                    .filter(|(_, (_, of))| *of == side)
+                    .filter_map(|(run, (block, _))| {
+                        Some((f64::from(run), block.cells()[index].value?))
+                    })
+                    .collect(),
+            };
+            Plot {
+                title: row.name.to_owned(),
+                x: ("run".to_owned(), Scale::Linear),
+                y: (row.unit.to_owned(), Scale::Linear),
+                series: vec![of_side(0), of_side(1)],
+            }
+        };
+        deciding.map(plot).collect()
     }
 
     /// The table for the decision record.
@@ -311,6 +341,18 @@ mod tests {
             ["Low", "Medium", "High", "unknown"]
         );
         assert_eq!(Ratio::of(&[(1.0, 2.0)]).expect("a pair").word(), "unknown");
+    }
+
+    /// By a printed table.
+    #[test]
+    fn students_points_are_those_of_the_table() {
+        for (freedom, point) in [(1, 12.706), (2, 4.303), (10, 2.228), (30, 2.042)] {
+            assert!(
+                (student(freedom) - point).abs() < 0.001,
+                "{freedom}: {}",
+                student(freedom)
+            );
+        }
     }
 
     #[test]

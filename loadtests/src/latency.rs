@@ -1,15 +1,79 @@
 //! Latencies in a histogram that can be merged without loss.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use hdrhistogram::serialization::{Deserializer as Reader, Serializer as _, V2Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Nanoseconds, to three digits, from a microsecond to an hour.
-#[derive(Clone, Debug)]
+/// Nanoseconds, to three digits, from a microsecond to an hour. Written as the V2 form of HdrHistogram in base64.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Latencies(Histogram<u64>);
 
+impl Serialize for Latencies {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut bytes = Vec::new();
+        V2Serializer::new()
+            .serialize(&self.0, &mut bytes)
+            .map_err(ser::Error::custom)?;
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+}
+
+impl<'de> Deserialize<'de> for Latencies {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes = STANDARD
+            .decode(text)
+            .map_err(|error| de::Error::custom(format!("a histogram is not base64: {error}")))?;
+        let read: Histogram<u64> = Reader::new()
+            .deserialize(&mut bytes.as_slice())
+            .map_err(|error| de::Error::custom(format!("a histogram cannot be read: {error}")))?;
+        let mut latencies = Self::default();
+        latencies.0.add(&read).map_err(|error| {
+            de::Error::custom(format!("a histogram is not one of latencies: {error}"))
+        })?;
+        Ok(latencies)
+    }
+}
+
+/// Latencies by the time at which they were meant to begin, in at most so many parts as a plot has room for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OverTime {
+    /// Seconds that one part is long.
+    pub width: u64,
+    /// Each part that something began in, by its number.
+    pub parts: BTreeMap<u64, Latencies>,
+}
+
+impl OverTime {
+    /// For a run of this length.
+    pub fn of(length: Duration) -> Self {
+        Self {
+            width: length.as_secs().div_ceil(120).max(1),
+            parts: BTreeMap::new(),
+        }
+    }
+
+    /// Adds one that was meant to begin then, both in nanoseconds.
+    pub fn record(&mut self, at: u64, nanoseconds: u64) {
+        let part = at / 1_000_000_000 / self.width;
+        self.parts.entry(part).or_default().record(nanoseconds);
+    }
+
+    /// Adds all of another run of the same length.
+    pub fn merge(&mut self, other: &Self) {
+        for (part, latencies) in &other.parts {
+            self.parts.entry(*part).or_default().merge(latencies);
+        }
+    }
+}
+
 /// What is printed of them, in milliseconds.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Quantiles {
     /// How many.
     pub count: u64,
@@ -54,6 +118,16 @@ impl Latencies {
     pub fn quantile_ms(&self, share: f64) -> Option<f64> {
         let latency = || Duration::from_nanos(self.0.value_at_quantile(share));
         (self.count() > 0).then(|| latency().as_secs_f64() * 1e3)
+    }
+
+    /// The curve of its percentiles: of each so many, one is slower than so many milliseconds. As far as there are enough.
+    #[expect(clippy::cast_precision_loss, reason = "a count of a run")]
+    pub fn curve(&self) -> Vec<(f64, f64)> {
+        let shares = (0..).map(|step| 10f64.powf(f64::from(step) / 5.0));
+        shares
+            .take_while(|of| *of <= self.count() as f64)
+            .filter_map(|of| Some((of, self.quantile_ms(1.0 - 1.0 / of)?)))
+            .collect()
     }
 
     /// What is printed; nothing of nothing.

@@ -4,12 +4,13 @@
 //! other one first. Between sends that overlap the server may choose. A send that was never answered may or may not
 //! have happened (a timeout is no refusal): its event may be seen, and is not missed.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// What came of a send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// The server has taken it.
     Accepted,
@@ -20,7 +21,8 @@ pub enum Outcome {
 }
 
 /// A send: when it went out and when its answer came, in nanoseconds from the start.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Send {
     sent: u64,
     answered: u64,
@@ -92,10 +94,11 @@ impl fmt::Display for Finding {
 }
 
 /// What was sent and who saw what, in the order in which they saw it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Ledger {
     sends: BTreeMap<u64, Send>,
-    seen: Vec<Vec<u64>>,
+    seen: BTreeMap<u32, Vec<u64>>,
 }
 
 /// How often what happened.
@@ -120,12 +123,33 @@ pub struct Counts {
 }
 
 impl Ledger {
-    /// For so many devices, each of which is to see every event.
-    pub fn new(devices: u32) -> Self {
+    /// For these devices, each of which is to see every event.
+    pub fn new(devices: impl IntoIterator<Item = u32>) -> Self {
         Self {
             sends: BTreeMap::new(),
-            seen: vec![Vec::new(); devices as usize],
+            seen: devices
+                .into_iter()
+                .map(|device| (device, Vec::new()))
+                .collect(),
         }
+    }
+
+    /// Adds what another shard of the same run has sent, and what its devices saw.
+    ///
+    /// # Errors
+    /// Both have sent the same event, or both have the same device.
+    pub fn merge(&mut self, other: Self) -> Result<(), String> {
+        for (seq, send) in other.sends {
+            if self.sends.insert(seq, send).is_some() {
+                return Err(format!("event {seq} was sent by two of them"));
+            }
+        }
+        for (device, seen) in other.seen {
+            if self.seen.insert(device, seen).is_some() {
+                return Err(format!("device {device} reads in two of them"));
+            }
+        }
+        Ok(())
     }
 
     /// Notes a send and what came of it. Each event is sent once.
@@ -145,7 +169,10 @@ impl Ledger {
     /// # Panics
     /// For a device that the ledger was not made for.
     pub fn saw(&mut self, device: u32, seq: u64) {
-        self.seen[device as usize].push(seq);
+        self.seen
+            .get_mut(&device)
+            .expect("a device of this ledger")
+            .push(seq);
     }
 
     /// How many devices it is about.
@@ -155,19 +182,19 @@ impl Ledger {
 
     /// Deliveries so far, duplicates included.
     pub fn deliveries(&self) -> u64 {
-        self.seen.iter().map(|seen| seen.len() as u64).sum()
+        self.seen.values().map(|seen| seen.len() as u64).sum()
     }
 
     /// Deliveries so far, each event counted once per device.
     fn distinct(&self) -> u64 {
         let distinct = |seen: &Vec<u64>| seen.iter().collect::<BTreeSet<_>>().len() as u64;
-        self.seen.iter().map(distinct).sum()
+        self.seen.values().map(distinct).sum()
     }
 
     /// Everything that must not be, sorted.
     pub fn findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
-        for (device, seen) in (0..).zip(&self.seen) {
+        for (&device, seen) in &self.seen {
             let mut times = BTreeMap::<u64, u32>::new();
             // The latest-sent event among those already seen.
             let mut latest: Option<(u64, u64)> = None;
@@ -256,7 +283,7 @@ mod tests {
 
     /// Ten thousand events, each acknowledged before the next is sent, and what each of ten devices saw.
     fn clean() -> (Ledger, Vec<Vec<u64>>) {
-        let mut ledger = Ledger::new(DEVICES);
+        let mut ledger = Ledger::new(0..DEVICES);
         for seq in 0..EVENTS {
             ledger.sent(seq, seq * 10, seq * 10 + 5, Outcome::Accepted);
         }
@@ -320,7 +347,7 @@ mod tests {
 
     #[test]
     fn a_send_without_an_answer_is_neither_missed_nor_alien_and_a_refused_one_must_not_be_seen() {
-        let mut ledger = Ledger::new(1);
+        let mut ledger = Ledger::new([0]);
         ledger.sent(0, 0, 5, Outcome::Unanswered);
         ledger.sent(1, 10, 15, Outcome::Unanswered);
         ledger.sent(2, 20, 25, Outcome::Refused);
@@ -339,7 +366,7 @@ mod tests {
 
     #[test]
     fn sends_that_overlap_may_be_seen_in_either_order() {
-        let mut ledger = Ledger::new(2);
+        let mut ledger = Ledger::new(0..2);
         ledger.sent(0, 0, 15, Outcome::Accepted);
         ledger.sent(1, 10, 25, Outcome::Accepted);
         [(0, 0), (0, 1), (1, 1), (1, 0)]
@@ -355,7 +382,7 @@ mod tests {
             sends in prop::collection::vec((0u64..60, 0u64..20), 1..12),
             seen in prop::collection::vec(0u64..12, 0..24),
         ) {
-            let mut ledger = Ledger::new(1);
+            let mut ledger = Ledger::new([0]);
             for (seq, &(sent, took)) in (0..).zip(&sends) {
                 ledger.sent(seq, sent, sent + took, Outcome::Accepted);
             }

@@ -16,7 +16,7 @@ pub struct Reading {
 }
 
 /// One look at a server.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Look {
     /// Processor time since the server started, in nanoseconds.
     pub cpu_ns: Option<Reading>,

@@ -4,6 +4,7 @@
 use crate::latency::Latencies;
 use crate::ledger::Outcome;
 use crate::schedule::Arrival;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,7 +34,8 @@ pub struct Sent {
 }
 
 /// What the open loop has seen so far.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Driven {
     /// How late sends went out.
     pub slip: Latencies,
@@ -59,6 +61,22 @@ impl Driven {
         if let Some(trouble) = &sent.came.trouble {
             *self.troubles.entry(trouble.clone()).or_default() += 1;
         }
+    }
+
+    /// Adds what another generator of the same run has seen.
+    pub fn merge(&mut self, other: &Self) {
+        self.slip.merge(&other.slip);
+        self.latency.merge(&other.latency);
+        self.answered += other.answered;
+        self.accepted += other.accepted;
+        add(&mut self.troubles, &other.troubles);
+    }
+}
+
+/// Adds counts to counts.
+pub fn add(counts: &mut BTreeMap<String, u64>, others: &BTreeMap<String, u64>) {
+    for (name, times) in others {
+        *counts.entry(name.clone()).or_default() += times;
     }
 }
 
@@ -185,14 +203,21 @@ pub fn explain(error: &reqwest::Error) -> String {
     }
 }
 
-/// What to do about troubles, one line each.
-pub fn advise(troubles: &BTreeMap<String, u64>) -> Vec<String> {
-    let advice = |trouble: &str| match trouble {
+/// What to do about an answer of this status, or nothing.
+pub fn advice(trouble: &str) -> &'static str {
+    match trouble {
         "429" => ": the target limits rates; switch its limits off, or lower `--rate`",
-        "401" | "403" => ": the target does not know who asks",
+        "401" | "403" => {
+            ": the target does not let everybody in; allow registration on it while it is loaded"
+        }
+        "507" => ": the target's disk is full",
         _ if trouble.starts_with('5') => ": the target fails; its log says why",
         _ => "",
-    };
+    }
+}
+
+/// What to do about troubles, one line each.
+pub fn advise(troubles: &BTreeMap<String, u64>) -> Vec<String> {
     troubles
         .iter()
         .map(|(trouble, times)| format!("{times} x {trouble}{}", advice(trouble)))

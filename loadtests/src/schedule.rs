@@ -17,7 +17,8 @@ pub enum Arrivals {
 }
 
 /// What is drawn from.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Plan {
     /// The same seed gives the same schedule, everywhere.
     pub seed: u64,
@@ -29,6 +30,8 @@ pub struct Plan {
     pub senders: u32,
     /// How arrivals follow each other.
     pub arrivals: Arrivals,
+    /// How many words each says; as people do if nothing is given.
+    pub words: Option<u32>,
 }
 
 /// One thing to send.
@@ -87,7 +90,7 @@ impl Plan {
                 seq,
                 at,
                 sender,
-                words,
+                words: self.words.unwrap_or(words),
             })
             .inspect(|arrival| {
                 hasher.update(arrival.at.to_le_bytes());
@@ -170,6 +173,7 @@ mod tests {
             length: Duration::from_secs(50),
             senders: 20,
             arrivals,
+            words: None,
         }
     }
 

@@ -6,6 +6,7 @@ use crate::meter::Meter;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use serde::Serialize;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -66,8 +67,8 @@ pub struct Server {
     /// From `docker run` to its first answer.
     pub started: Duration,
     // Before the data that it uses.
-    _container: Container,
-    _data: tempfile::TempDir,
+    container: Container,
+    data: tempfile::TempDir,
 }
 
 /// The kit's configuration, as it stands in this repository.
@@ -85,6 +86,14 @@ impl Server {
     /// What it needs is not there, or it does not come up; with its last words.
     pub async fn start(kind: Kind, source: &Source) -> Result<Self> {
         let data = tempfile::tempdir().context("make a directory for the server's data")?;
+        Self::start_on(kind, source, data).await
+    }
+
+    /// Starts one on data that are there already.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub async fn start_on(kind: Kind, source: &Source, data: tempfile::TempDir) -> Result<Self> {
         let port = free_port()?;
         let mut run = Command::new("docker");
         run.args([
@@ -125,9 +134,24 @@ impl Server {
             target,
             meter,
             started,
-            _container: container,
-            _data: data,
+            container,
+            data,
         })
+    }
+}
+
+impl Server {
+    /// Lets it end in peace, and hands over its data.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub async fn stop(self) -> Result<tempfile::TempDir> {
+        let mut stop = Command::new("docker");
+        stop.args(["stop", "--time", "60", &self.container.0]);
+        docker(stop)
+            .await
+            .with_context(|| format!("stop {}", self.kind.name()))?;
+        Ok(self.data)
     }
 }
 
@@ -140,10 +164,15 @@ impl Drop for Container {
         let id = &self.0;
         let removed = std::process::Command::new("docker")
             .args(["rm", "--force", id])
+            // What ends this process does not end its removal.
+            .process_group(0)
             .output();
-        if !removed.is_ok_and(|output| output.status.success()) {
-            eprintln!("could not remove the container {id}: `cargo fleet clean` will");
-        }
+        let why = match removed {
+            Ok(output) if output.status.success() => return,
+            Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            Err(error) => error.to_string(),
+        };
+        eprintln!("could not remove the container {id}: {why}; `cargo fleet clean` will");
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::guard::{Target, Word};
 use crate::open::{Driven, ask, drive, since};
 use crate::schedule::{Arrivals, Plan};
-use crate::validity::{Clocks, Validity};
+use crate::validity::{Clocks, Doubt, Validity};
 use anyhow::{Context, Result, bail};
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -194,6 +194,7 @@ pub async fn test(program: &std::path::Path, stalls: Stalls) -> Result<Told> {
         length,
         senders: 1,
         arrivals: Arrivals::Poisson,
+        words: None,
     };
     let schedule = plan.draw().map_err(anyhow::Error::msg)?;
     let (client, url) = (server.target.client()?, server.target.url.clone());
@@ -211,8 +212,7 @@ pub async fn test(program: &std::path::Path, stalls: Stalls) -> Result<Told> {
     let validity = Validity::judge(
         &driven,
         schedule.arrivals.len() as u64,
-        &from,
-        &Clocks::read()?,
+        &Doubt::between(&from, &Clocks::read()?),
         None,
     );
     let waits: Vec<u64> = schedule

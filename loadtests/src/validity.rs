@@ -4,7 +4,7 @@
 use crate::open::Driven;
 use anyhow::{Context, Result};
 use rustix::time::{ClockId, clock_gettime};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::Instant;
 
@@ -24,9 +24,17 @@ pub const STEAL: f64 = 0.05;
 pub struct Clocks {
     at: Instant,
     own: f64,
-    ticks: u64,
-    stolen: u64,
+    ticks: Ticks,
     waiting: Option<f64>,
+    waiting_for_disk: Option<f64>,
+}
+
+/// Of all processors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ticks {
+    all: u64,
+    idle: u64,
+    stolen: u64,
 }
 
 impl Clocks {
@@ -35,33 +43,98 @@ impl Clocks {
     /// # Errors
     /// `/proc/stat` cannot be read.
     pub fn read() -> Result<Self> {
-        let (ticks, stolen) =
-            ticks(&std::fs::read_to_string("/proc/stat").context("read `/proc/stat`")?)
-                .context("find the processors' times in `/proc/stat`")?;
+        let ticks = ticks(&std::fs::read_to_string("/proc/stat").context("read `/proc/stat`")?)
+            .context("find the processors' times in `/proc/stat`")?;
         let own = clock_gettime(ClockId::ProcessCPUTime);
         #[expect(clippy::cast_precision_loss, reason = "a time of a run")]
         let own = own.tv_sec as f64 + own.tv_nsec as f64 / 1e9;
-        let waiting = std::fs::read_to_string(Path::new("/proc/pressure/cpu"))
-            .ok()
-            .and_then(|text| waiting(&text));
+        let pressure = |of: &str| {
+            let text = std::fs::read_to_string(Path::new("/proc/pressure").join(of)).ok()?;
+            waiting(&text)
+        };
         Ok(Self {
             at: Instant::now(),
             own,
             ticks,
-            stolen,
-            waiting,
+            waiting: pressure("cpu"),
+            waiting_for_disk: pressure("io"),
         })
     }
 }
 
-/// All ticks of all processors, and those that were stolen.
-fn ticks(stat: &str) -> Option<(u64, u64)> {
+/// What the clocks of a run, or of each shard of one, came to.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Doubt {
+    /// How long it went on.
+    pub seconds: f64,
+    /// Processor time of all generators, in seconds.
+    pub own: f64,
+    /// The share of one core that the busiest of them needed.
+    pub busy: f64,
+    /// The share of its machine that was stolen, where it was the most.
+    pub steal: f64,
+    /// The share of the time in which somebody waited for a processor, where it was the most.
+    pub pressure: Option<f64>,
+    /// The share of the time in which somebody waited for a disk, where it was the most.
+    pub disk: Option<f64>,
+    /// The share of its processors that a machine had left, where it was the least.
+    pub idle: f64,
+}
+
+/// The greater of two, where there is one.
+fn greater(one: Option<f64>, other: Option<f64>) -> Option<f64> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.max(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+impl Doubt {
+    /// From the clocks before and after.
+    #[expect(clippy::cast_precision_loss, reason = "counts of a run")]
+    pub fn between(from: &Clocks, to: &Clocks) -> Self {
+        let seconds = (to.at - from.at).as_secs_f64();
+        let own = to.own - from.own;
+        let ticks = |of: fn(&Ticks) -> u64| (of(&to.ticks) - of(&from.ticks)) as f64;
+        let all = ticks(|ticks| ticks.all).max(1.0);
+        let share = |to: Option<f64>, from: Option<f64>| Some((to? - from?) / seconds);
+        Self {
+            seconds,
+            own,
+            busy: own / seconds,
+            steal: ticks(|ticks| ticks.stolen) / all,
+            pressure: share(to.waiting, from.waiting),
+            disk: share(to.waiting_for_disk, from.waiting_for_disk),
+            idle: ticks(|ticks| ticks.idle) / all,
+        }
+    }
+
+    /// Adds another generator of the same run: no share is averaged away.
+    pub fn merge(&mut self, other: &Self) {
+        self.seconds = self.seconds.max(other.seconds);
+        self.own += other.own;
+        self.busy = self.busy.max(other.busy);
+        self.steal = self.steal.max(other.steal);
+        self.pressure = greater(self.pressure, other.pressure);
+        self.disk = greater(self.disk, other.disk);
+        self.idle = self.idle.min(other.idle);
+    }
+}
+
+/// All ticks of all processors, with those of idleness and those that were stolen.
+fn ticks(stat: &str) -> Option<Ticks> {
     let line = stat.lines().next()?.strip_prefix("cpu ")?;
     let ticks: Vec<u64> = line
         .split_whitespace()
         .map_while(|word| word.parse().ok())
         .collect();
-    Some((ticks.iter().take(8).sum(), *ticks.get(7)?))
+    Some(Ticks {
+        all: ticks.iter().take(8).sum(),
+        // Waiting for a disk is idleness of a processor.
+        idle: ticks.get(3)? + ticks.get(4)?,
+        stolen: *ticks.get(7)?,
+    })
 }
 
 /// Seconds in which somebody waited for a processor.
@@ -99,30 +172,20 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// Judges a run of so many scheduled sends by its clocks before and after.
+    /// Judges a run of so many scheduled sends by its clocks.
     #[expect(clippy::cast_precision_loss, reason = "counts of a run")]
-    pub fn judge(
-        driven: &Driven,
-        scheduled: u64,
-        from: &Clocks,
-        to: &Clocks,
-        server_cpu: Option<f64>,
-    ) -> Self {
-        let seconds = (to.at - from.at).as_secs_f64();
+    pub fn judge(driven: &Driven, scheduled: u64, doubt: &Doubt, server_cpu: Option<f64>) -> Self {
         let slip = |share| driven.slip.quantile_ms(share).unwrap_or_default();
-        let own = to.own - from.own;
-        let ticks = (to.ticks - from.ticks).max(1) as f64;
         let mut validity = Self {
             slip_ms: [slip(0.5), slip(0.99), slip(0.999)],
-            offered: scheduled as f64 / seconds,
+            offered: scheduled as f64 / doubt.seconds,
             achieved: driven.accepted as f64 / scheduled as f64,
-            generator_busy: own / seconds,
-            generator_of_server: server_cpu.filter(|cpu| *cpu > 0.0).map(|cpu| own / cpu),
-            steal: (to.stolen - from.stolen) as f64 / ticks,
-            pressure: to
-                .waiting
-                .zip(from.waiting)
-                .map(|(to, from)| (to - from) / seconds),
+            generator_busy: doubt.busy,
+            generator_of_server: server_cpu
+                .filter(|cpu| *cpu > 0.0)
+                .map(|cpu| doubt.own / cpu),
+            steal: doubt.steal,
+            pressure: doubt.pressure,
             against_all: Vec::new(),
             against_latency: Vec::new(),
         };
@@ -265,7 +328,8 @@ mod tests {
 
     #[test]
     fn the_clocks_of_the_kernel_are_read() {
-        assert_eq!(ticks("cpu  1 2 3 4 5 6 7 8 9 10\ncpu0 1"), Some((36, 8)));
+        let read = ticks("cpu  1 2 3 4 5 6 7 8 9 10\ncpu0 1").expect("ticks");
+        assert_eq!((read.all, read.idle, read.stolen), (36, 9, 8));
         assert_eq!(
             waiting("some avg10=0.00 avg60=0.00 avg300=0.00 total=2500000\nfull"),
             Some(2.5)
