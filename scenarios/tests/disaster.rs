@@ -1,9 +1,17 @@
 //! Disasters: a site is really broken, the trouble is seen where an operator would see it, and the runbook that the table in
 //! `deploy/README.md` names brings the site back.
 
+use harness::authority::Validity;
+use harness::client::Client;
+use harness::examine::Cause;
+use harness::host::Needs;
 use harness::rehearse::{Fleet, backed_up, same};
-use harness::scenario::{Outcome, scenario};
-use scenarios::{HOME, fleet_site, login, must};
+use harness::scenario::{Outcome, Stage, scenario};
+use harness::site::Site;
+use harness::{Result, docker, tools};
+use ruma::{OwnedEventId, RoomId};
+use scenarios::{HOME, fleet_site, login, must, room};
+use std::time::{Duration, SystemTime};
 
 /// One site, broken three ways in turn: its list of files is garbage; its key is lost with the rest of the database and a
 /// new database has its place; the file that a database begins with is gone. Each time Conduit does not serve, the
@@ -72,4 +80,314 @@ async fn a_locked_out_administrator_is_let_in_again_and_the_way_in_is_closed() -
         must(left.trim().is_empty(), "leave nothing of the way in", left)
     })
     .await
+}
+
+/// The disk fills up while people talk: health turns red, and at some point the server takes nothing more. `full-disk.md` spares
+/// what the site lives from, even when it is told to remove it; it makes room, and everything that was acknowledged is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_made_room_on_and_nothing_acknowledged_is_lost() -> Outcome {
+    scenario(async |stage| {
+        let binary = stage.conduit().await?;
+        let needs = Needs { bundle: Some(tools::bundle(&binary).await?), disk_mib: Some(1800), ..Needs::default() };
+        stage.on_purpose(Cause::Disk);
+        let host = stage.world.host_with(HOME, needs).await?;
+        let site = stage.world.install(host).await?;
+        site.follow("bootstrap.md", &[]).await?;
+        let alexander = login(stage, &site, "alexander").await?;
+        let social = room(&alexander, "fleet-social", HOME).await?;
+        // Three megabytes are left for what people are about to say.
+        site.host
+            .shell(
+                "mount -o remount,size=$(($(df --output=used -k /opt | tail -n 1) + 240000))k /opt; \
+                 dd if=/dev/zero of=/opt/ballast bs=1M status=none; truncate -s -3M /opt/ballast",
+            )
+            .await?;
+        let text = "all that the disk can take ".repeat(2000);
+        let mut acknowledged = Vec::new();
+        let refused = loop {
+            must(acknowledged.len() < 500, "fill the disk", "everything that was sent was taken")?;
+            match alexander.try_say(&social, &text).await?.outcome {
+                Ok(event) => acknowledged.push(event),
+                Err(refusal) => break refusal,
+            }
+        };
+        must(refused.message.contains("No space left") && acknowledged.len() > 5, "refuse when there is no room", format!("{refused:?}"))?;
+        let health = site.host.try_shell("/opt/conduit/scripts/health.sh --only disk").await?;
+        must(health.exit == 2, "be critical with a full disk", health.stdout)?;
+        for spared in ["/opt/conduit/data/LOCK", "/opt/conduit", "/opt/conduit/conduit"] {
+            let careless = site.follow("full-disk.md", &[("REMOVE", spared)]).await;
+            must(careless.is_err(), &format!("spare `{spared}`"), "it was removed")?;
+        }
+        site.follow("full-disk.md", &[("REMOVE", "/opt/ballast")]).await?;
+        acknowledged.push(alexander.say(&social, "there is room again").await?);
+        all_there(&alexander, &social, &acknowledged).await?;
+        // What an operator loses who takes the database's logs for logs.
+        site.host.shell("systemctl stop conduit; rm /opt/conduit/data/*.log; systemctl start conduit").await?;
+        stage.must_notice("an operator who removes `*.log` to make room", all_there(&alexander, &social, &acknowledged).await)
+    })
+    .await
+}
+
+async fn all_there(client: &Client, room: &RoomId, events: &[OwnedEventId]) -> Result<()> {
+    for event in events {
+        let found = client.try_event(room, event).await?;
+        must(
+            found.outcome.is_ok(),
+            "keep what was acknowledged",
+            format!("{event} is gone"),
+        )?;
+    }
+    Ok(())
+}
+
+/// Caddy could not renew: the authority is out of its reach until the certificate has ended. Health and preflight say so, and
+/// nobody connects. While the authority is away `certificate.md` stops where it asks for it; then it brings a new certificate.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_certificate_is_named_and_renewed() -> Outcome {
+    scenario(async |stage| {
+        let site = fleet_site(stage).await?;
+        let alexander = login(stage, &site, "alexander").await?;
+        let social = room(&alexander, "fleet-social", HOME).await?;
+        let before = alexander.say(&social, "before it ended").await?;
+        let name = format!("matrix.{HOME}");
+        let now = SystemTime::now();
+        let days = |count: u64| Duration::from_secs(count * 86_400);
+        let ended = stage
+            .world
+            .certificate(&[&name], Validity::Between(now - days(91), now - days(1)))?;
+        let stored = site
+            .host
+            .shell(&format!(
+                "ls -d /var/lib/caddy/.local/share/caddy/certificates/*/{name}"
+            ))
+            .await?;
+        site.host
+            .shell("echo 127.0.0.1 acme.lab.test >> /etc/hosts; systemctl stop caddy")
+            .await?;
+        for (kind, content) in [("crt", &ended.certificate), ("key", &ended.key)] {
+            site.host
+                .write(
+                    &format!("{stored}/{name}.{kind}"),
+                    "600",
+                    content.as_bytes(),
+                )
+                .await?;
+        }
+        site.host
+            .shell(&format!(
+                "chown -R caddy:caddy {stored}; systemctl start caddy"
+            ))
+            .await?;
+        let refused = site
+            .http()
+            .get(format!("{}/_matrix/client/versions", site.base_url()))
+            .send()
+            .await;
+        must(
+            refused.is_err(),
+            "be refused by clients",
+            format!("{refused:?}"),
+        )?;
+        let health = site
+            .host
+            .try_shell("/opt/conduit/scripts/health.sh")
+            .await?;
+        must(
+            health.exit == 2 && health.stdout.contains("certificate of matrix."),
+            "be critical with an expired certificate",
+            health.stdout,
+        )?;
+        let preflight = site
+            .host
+            .try_shell(&format!(
+                "/opt/conduit/bin/fleet-preflight --server-name {HOME} --host"
+            ))
+            .await?;
+        must(
+            preflight.exit == 2 && preflight.stdout.contains("expired"),
+            "be named by preflight",
+            preflight.stdout + &preflight.stderr,
+        )?;
+        let given = [("AUTHORITY", "https://acme.lab.test/acme/lab/directory")];
+        let stuck = site
+            .follow("certificate.md", &given)
+            .await
+            .err()
+            .map(|failure| failure.to_string())
+            .unwrap_or_default();
+        must(
+            stuck.contains("Mend what is in the way"),
+            "stop where the authority is asked for",
+            stuck,
+        )?;
+        // Docker has mounted the file, so it is written in place.
+        site.host
+            .shell("grep -v acme /etc/hosts > /root/hosts; cat /root/hosts > /etc/hosts")
+            .await?;
+        site.follow("certificate.md", &given).await?;
+        site.ask_for_server().await?;
+        alexander.sees(&social, &before).await?;
+        Ok(())
+    })
+    .await
+}
+
+/// Harms the row with the signing key, or tells what is in it.
+const KEY_ROW: &str = r#"
+import sys
+sys.path.insert(0, "/root/rocksdict")
+from rocksdict import Options, Rdict
+import os
+how, data = sys.argv[1], "/opt/conduit/data"
+options = Options(raw_mode=True)
+options.create_if_missing(False)
+database = Rdict(data, options=options, column_families={name: Options(raw_mode=True) for name in Rdict.list_cf(data)})
+rows = database.get_column_family("global")
+row = rows.get(b"keypair")
+if how == "cut":
+    rows[b"keypair"] = row[:-20]
+elif how == "lose":
+    del rows[b"keypair"]
+elif how != "look":
+    bit = int(how) % (len(row) * 8)
+    rows[b"keypair"] = bytes(byte ^ (1 << bit % 8 if at == bit // 8 else 0) for at, byte in enumerate(row))
+    print(f"bit {bit} of {len(row) * 8} flipped")
+if how == "look":
+    print("none" if row is None else row.hex())
+database.close()
+os.unlink(data + "/rocksdict-config.json")
+"#;
+
+/// Asks for the published keys without pause, and keeps each answer that differs from the one before.
+const EAR: &str = r#"
+import http.client, json, time
+known = None
+while True:
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", 6167, timeout=5)
+        connection.request("GET", "/_matrix/key/v2/server")
+        found = json.dumps(json.load(connection.getresponse())["verify_keys"], sort_keys=True)
+        if found != known:
+            known = found
+            print(found, flush=True)
+    except Exception:
+        time.sleep(0.001)
+"#;
+
+/// Conduit is started twice over a harmed key, as an operator would who hopes that it was a whim, and must stay down. Returns what
+/// it published meanwhile.
+async fn stays_down(site: &Site, how: &str) -> Result<String> {
+    let host = &site.host;
+    host.shell("systemctl stop conduit").await?;
+    let harmed = host
+        .shell(&format!(
+            "setpriv --reuid=conduit --regid=conduit --clear-groups python3 /root/key.py {how}"
+        ))
+        .await?;
+    host.shell("systemd-run --quiet --collect --unit=ear --property=StandardOutput=truncate:/root/heard python3 /root/ear.py").await?;
+    for time in ["first", "second", "third"] {
+        let started = host.try_shell("systemctl start conduit").await?;
+        must(
+            started.exit != 0,
+            &format!("refuse the {time} start with a key that was harmed ({how} {harmed})"),
+            started.stderr,
+        )?;
+    }
+    let heard = host.shell("systemctl stop ear; cat /root/heard").await?;
+    let health = host.try_shell("/opt/conduit/scripts/health.sh").await?;
+    must(
+        health.exit == 2 && health.stdout.contains("conduit.service is failed"),
+        "raise an alarm",
+        health.stdout,
+    )?;
+    Ok(heard)
+}
+
+/// A key that cannot be read (cut short, or a bit flipped) is deleted by Conduit, which would publish a new one after the next start. It
+/// is not started again. `lost-key.md` brings the old key back, and with it the site; and so it does when the row is missing, which
+/// nobody can know before the server has started. Then the machine is gone, with Gitea: `lost-host.md` brings the site up on a new
+/// one from a copy of the store, its password and the kit, and a Gitea that comes later finds its port free.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_key_and_a_lost_machine_come_back_from_the_backup_and_never_as_somebody_else()
+-> Outcome {
+    scenario(async |stage| {
+        let site = fleet_site(stage).await?;
+        let fleet = Fleet::settle(&site).await?;
+        let before = fleet.fingerprint(&site).await?;
+        let snapshot = backed_up(&site).await?;
+        let host = &site.host;
+        docker::copy(&tools::rocksdict().await?.display().to_string(), &format!("{}:/root/rocksdict", host.container())).await?;
+        host.write("/root/key.py", "644", KEY_ROW.as_bytes()).await?;
+        host.write("/root/ear.py", "644", EAR.as_bytes()).await?;
+        host.shell("chmod 711 /root; chmod -R a+rX /root/rocksdict").await?;
+        let given = [("SNAPSHOT", snapshot.id.as_str()), ("DRAIN", "0")];
+
+        let heard = stays_down(&site, "cut").await?;
+        must(heard.is_empty(), "publish no key when its own cannot be read", heard)?;
+        let row = host.shell("python3 /root/key.py look").await?;
+        must(row == "none", "make no new key", row)?;
+        site.follow("lost-key.md", &given).await?;
+        same("the site", &before, &fleet.fingerprint(&site).await?)?;
+
+        // The same under a kit that does not look for a deleted key.
+        host.shell("cp -p /opt/conduit/scripts/guard.sh /root/guard.sh; sed -i 's/^key_deleted() {$/& return 1;/' /opt/conduit/scripts/guard.sh").await?;
+        stays_down(&site, "cut").await?;
+        let reborn = host.shell("python3 /root/key.py look").await?;
+        stage.must_notice("a kit that starts Conduit after it has deleted its key", must(reborn == "none", "make no new key", reborn))?;
+        host.shell("cp -p /root/guard.sh /opt/conduit/scripts/guard.sh").await?;
+        site.follow("lost-key.md", &given).await?;
+
+        for how in [stage.world.seed().to_string(), "lose".to_owned()] {
+            let heard = stays_down(&site, &how).await?;
+            eprintln!("{how}: {heard}");
+            site.follow("lost-key.md", &given).await?;
+        }
+        same("the site", &before, &fleet.fingerprint(&site).await?)?;
+        Box::pin(another_machine(stage, &site, &before)).await
+    })
+    .await
+}
+
+/// Stands for Gitea.
+const GITEA: &str =
+    "[Service]\nExecStart=/usr/bin/python3 -m http.server 3000 --directory /usr/share/caddy\n";
+
+async fn another_machine(
+    stage: &Stage,
+    site: &Site,
+    before: &harness::fingerprint::Fingerprint,
+) -> Result<()> {
+    let brought = site
+        .host
+        .shell("cd /opt/conduit && tar -cf - -C backups restic -C ../secrets restic-password | base64 -w0; systemctl disable --quiet --now conduit.service caddy.service")
+        .await?;
+    let new = stage.world.site(HOME, &stage.conduit().await?).await?;
+    new.host
+        .write("/root/brought", "600", brought.as_bytes())
+        .await?;
+    new.host
+        .shell("base64 -d /root/brought | tar -C /root -xf -")
+        .await?;
+    new.follow("lost-host.md", &[("STORE", "/root/restic"), ("DRAIN", "0")])
+        .await?;
+    let after = Fleet::settle(&new).await?.fingerprint(&new).await?;
+    must(
+        before.signing_keys == after.signing_keys,
+        "bring the signing key",
+        format!("{:?}", after.signing_keys),
+    )?;
+    let lost: Vec<_> = before
+        .rooms
+        .keys()
+        .filter(|room| !after.rooms.contains_key(*room))
+        .collect();
+    must(lost.is_empty(), "bring every room", format!("{lost:?}"))?;
+    new.host
+        .write("/etc/systemd/system/gitea.service", "644", GITEA.as_bytes())
+        .await?;
+    let answers = "n=0; until curl -sf -o /dev/null http://127.0.0.1:3000/; do n=$((n+1)); [ $n -lt 300 ] || exit 1; sleep 0.05; done";
+    new.host
+        .shell(&format!("systemctl daemon-reload; systemctl start gitea; {answers}; systemctl restart conduit caddy; {answers}; systemctl is-active gitea"))
+        .await?;
+    new.ask_for_server().await.map(|_| ())
 }
