@@ -107,6 +107,14 @@ async fn bench(stage: &Stage) -> Result<Arc<Settled<Mutex<Bench>>>> {
     .await
 }
 
+/// Has `cut.sh` do it.
+fn order(cut: Cut) -> String {
+    format!(
+        "rm -rf /run/cut; mkdir /run/cut; printf \"CUT_IN='%s'\\nCUT_AT=%s\\nCUT_HOW=%s\\n\" '{}' {} {} > /run/cut/order",
+        cut.functions, cut.at, cut.how
+    )
+}
+
 impl Bench {
     /// Builds the next release; `fails` is what it does instead of serving.
     async fn release(&mut self, fails: &str) -> Result<()> {
@@ -136,18 +144,18 @@ impl Bench {
         Ok(())
     }
 
-    /// Upgrades to the newest release with this installer; with a cut, says where it happened, or nothing where the upgrade did not get
-    /// that far.
-    async fn upgrade(&self, installer: &str, cut: Option<Cut>) -> Result<(i64, String, String)> {
-        let order = cut.map_or_else(
-            || "rm -f /run/cut/order".to_owned(),
-            |cut| format!("printf \"CUT_IN='%s'\\nCUT_AT=%s\\nCUT_HOW=%s\\n\" '{}' {} {} > /run/cut/order", cut.functions, cut.at, cut.how),
-        );
-        let line = format!(
-            "mkdir -p /run/cut; rm -f /run/cut/*; {order}; BASH_ENV=/root/cut.sh CONDUIT_HEALTHY_WITHIN=30 {installer} upgrade --no-backup \
-             --bundle /root/wrapped --version 0.10.{}",
+    fn command(&self, installer: &str) -> String {
+        format!(
+            "BASH_ENV=/root/cut.sh CONDUIT_HEALTHY_WITHIN=100 {installer} upgrade --no-backup --bundle /root/wrapped --version 0.10.{}",
             self.number
-        );
+        )
+    }
+
+    /// Upgrades to the newest release with this installer. Returns how it ended, at which command it was cut (nothing where it did not get
+    /// that far), and what it said.
+    async fn upgrade(&self, installer: &str, cut: Option<Cut>) -> Result<(i64, String, String)> {
+        let order = cut.map_or_else(|| "rm -rf /run/cut".to_owned(), order);
+        let line = format!("{order}; {}", self.command(installer));
         let ended = self.site.host.try_shell(&line).await?;
         let reached = self
             .site
@@ -230,23 +238,27 @@ impl Bench {
         Ok("/root/careless/conduit/install.sh")
     }
 
-    /// A new server waits before it serves; meanwhile others try.
-    async fn holds_off(&mut self, installer: &str) -> Result<()> {
-        self.release("until [[ -e /opt/conduit/data/go ]]; do sleep 0.1; done")
-            .await?;
+    /// An upgrade waits while the server is stopped; meanwhile others try. (While it is being started a backup waits for that.)
+    async fn holds_off(&mut self) -> Result<()> {
+        self.release("").await?;
+        let order = order(Cut {
+            functions: "take_snapshot",
+            at: 1,
+            how: "wait",
+        });
         let line = format!(
-            "rm -f /root/ended; (CONDUIT_HEALTHY_WITHIN=100 {installer} upgrade --no-backup --bundle /root/wrapped --version 0.10.{0}; echo $? >/root/ended) >/root/upgrade 2>&1 & \
-             until [[ $(cat /opt/conduit/data/mark 2>/dev/null) == {0} ]]; do [[ ! -e /root/ended ]] || exit 1; sleep 0.05; done; \
-             /opt/conduit/scripts/backup.sh >/root/second 2>&1; echo backup $?; /opt/conduit/scripts/restore.sh latest --replace >>/root/second 2>&1; echo restore $?; \
-             {INSTALL} upgrade --no-backup --bundle /root/wrapped --version 0.10.{0} >>/root/second 2>&1; echo upgrade $?; \
-             touch /opt/conduit/data/go; wait; rm -f /opt/conduit/data/go; echo first $(cat /root/ended)",
-            self.number
+            "{order}; rm -f /root/ended; ({0}; echo $? >/root/ended) >/root/upgrade 2>&1 & \
+             until [[ -e /run/cut/reached ]]; do [[ ! -e /root/ended ]] || exit 1; sleep 0.05; done; \
+             /opt/conduit/scripts/backup.sh >/root/second 2>&1; echo backup $?; \
+             /opt/conduit/scripts/restore.sh latest --replace >>/root/second 2>&1; echo restore $?; \
+             {0} >>/root/second 2>&1; echo upgrade $?; touch /run/cut/go; wait; echo first $(cat /root/ended)",
+            self.command(INSTALL)
         );
         let ends = self.site.host.shell(&line).await?;
         let said = self
             .site
             .host
-            .shell("cat /root/upgrade /root/second")
+            .shell("rm /run/cut/order; cat /root/upgrade /root/second")
             .await?;
         must(
             ends == "backup 75\nrestore 75\nupgrade 75\nfirst 0",
@@ -445,13 +457,13 @@ async fn a_careless_upgrade_is_noticed() -> Outcome {
     .await
 }
 
-/// While a new server takes its time to start, a backup, a restore and another upgrade give way with 75; the first one ends well.
+/// While an upgrade has the server stopped, a backup, a restore and another upgrade give way with 75, and it ends well.
 #[tokio::test(flavor = "multi_thread")]
 async fn neither_a_backup_nor_a_restore_begins_during_an_upgrade() -> Outcome {
     scenario(async |stage| {
         let bench = bench(stage).await?;
         let mut bench = bench.lock().await;
-        bench.holds_off(INSTALL).await?;
+        bench.holds_off().await?;
         let number = bench.number;
         bench.serves(number, "after the others gave way").await
     })
