@@ -362,15 +362,15 @@ async fn survive(stage: &Stage, how: fn(usize) -> Cut, drawn: usize, of: usize) 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_killed_at_any_command_leaves_a_pair_and_goes_on_when_it_is_run_again() -> Outcome
 {
-    scenario(async |stage| survive(stage, |at| Cut::kill(FORWARD, at), 4, 24).await).await
+    scenario(async |stage| survive(stage, |at| Cut::kill(FORWARD, at), 3, 24).await).await
 }
 
 /// On its way back from a server that does not start, and on the way back that the next run takes after a kill.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_way_back_that_is_killed_ends_with_the_old_pair_when_it_is_run_again() -> Outcome {
     scenario(async |stage| {
-        survive(stage, |at| Cut::kill(BACK, at), 2, 16).await?;
-        survive(stage, |at| Cut::kill(RECOVERY, at), 2, 12).await
+        survive(stage, |at| Cut::kill(BACK, at), 1, 16).await?;
+        survive(stage, |at| Cut::kill(RECOVERY, at), 1, 10).await
     })
     .await
 }
@@ -378,7 +378,7 @@ async fn a_way_back_that_is_killed_ends_with_the_old_pair_when_it_is_run_again()
 /// A command that fails, as on a full disk, does not leave the server stopped: the old one serves when the upgrade has ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_fails_in_an_upgrade_leaves_a_server_that_serves() -> Outcome {
-    scenario(async |stage| survive(stage, |at| Cut::fail(FORWARD, at), 3, 9).await).await
+    scenario(async |stage| survive(stage, |at| Cut::fail(FORWARD, at), 2, 9).await).await
 }
 
 /// After an upgrade was cut off somebody starts the server, people write, and it is stopped again: the next run must not take that
