@@ -70,8 +70,11 @@ exchange_data() {
 # recover_upgrade: an upgrade that was killed left its snapshot.  Where a server has served since, with the new binary or with
 # the old one, people have written; where none has, everything goes back to before the upgrade, and this run starts from there.
 recover_upgrade() {
-  remove "$SNAPSHOT.partial"
-  [[ -d $SNAPSHOT ]] || return 0
+  remove "$SNAPSHOT.partial" "$ROOT/staging/failed"
+  if [[ ! -d $SNAPSHOT ]]; then
+    remove "$SNAPSHOT.target" "$SNAPSHOT.unproved"
+    return
+  fi
   if [[ -d $ROOT/data && ! -e $UNPROVED || ${UNIT[conduit.service.ActiveState]-} == active ]]; then
     if change remove "$SNAPSHOT"; then drop_snapshot; fi
     return
