@@ -219,7 +219,7 @@ impl Fault {
 
     /// From this step on so many mebibytes of memory are there for the script and its children together.
     pub fn memory(script: Script, step: &str, mib: u32) -> Self {
-        Self::new(script, Family::Memory, format!("{mib} MiB"))
+        Self::new(script, Family::Memory, format!("{mib} MiB left"))
             .at(step, "memory")
             .with("FAULT_FREE", mib.to_string())
     }

@@ -107,6 +107,29 @@ async fn a_power_cut_between_two_renames_loses_nothing() -> Outcome {
     .await
 }
 
+/// The kernel kills restic where the backup's unit, or the restore's scope, has less memory than it needs: the script says so
+/// and ends, and the site is what it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_and_a_restore_without_memory_end() -> Outcome {
+    scenario(async |stage| {
+        let bench = bench(stage).await?;
+        let bench = bench.lock().await;
+        for fault in [
+            Fault::memory(Script::Backup, "archive", 8),
+            Fault::memory(Script::Restore, "unpack", 8),
+        ] {
+            let trial = bench.put(&fault).await?;
+            must(
+                trial.as_ref().is_some_and(|trial| trial.broken.is_empty()),
+                &format!("end, and keep every invariant: {fault}"),
+                format!("{trial:?}"),
+            )?;
+        }
+        Ok(())
+    })
+    .await
+}
+
 /// A script that is broken, the fault that shows it, and what mends the site afterwards.
 struct Mutant {
     what: &'static str,

@@ -39,11 +39,13 @@ fault_disk() {
   mount -o "remount,size=$(($(df --output=used -k /opt | tail -n 1) + FAULT_FREE))k" /opt
 }
 
-# Its control group has only so much memory left in all: FAULT_FREE mebibytes. Whoever needs more is killed.
+# Its control group has only so much memory left in all: FAULT_FREE mebibytes. Whoever needs more is killed. Less than what is
+# used, of which files in memory are a part, is no limit that the kernel takes.
 fault_memory() {
-  local unit
+  local unit used
   unit=$(sed -n -E 's/^(0:|[0-9]+:name=systemd):.*\/([^/]+)$/\2/p' /proc/self/cgroup | tail -n 1)
-  systemctl set-property --runtime "$unit" "MemoryMax=${FAULT_FREE}M" MemorySwapMax=0
+  used=$(systemctl show -P MemoryCurrent "$unit")
+  systemctl set-property --runtime "$unit" "MemoryMax=$((used + FAULT_FREE * 1048576))" MemorySwapMax=0
 }
 
 # trial.sh cuts the power: right here, FAULT_MILLISECONDS later, or after the FAULT_NTH of the FAULT_CALLS, each of which
