@@ -7,7 +7,10 @@ use crate::docker::Docker;
 use crate::failure::{Failure, OrBlame, Result};
 use crate::image::Image;
 use crate::world::Inner;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use testcontainers::core::Mount;
@@ -101,7 +104,12 @@ impl Root {
         let issuer = Issuer::from_params(&self.params, root_key);
         let key = KeyPair::generate().or_harness(what)?;
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        let mut params = CertificateParams::new(names).or_harness(what)?;
+        let mut params = CertificateParams::new(names.clone()).or_harness(what)?;
+        // Caddy takes the subject for one of the names, and the first.
+        params.distinguished_name = DistinguishedName::new();
+        for name in names.iter().take(1) {
+            params.distinguished_name.push(DnType::CommonName, name);
+        }
         match validity {
             Validity::Current => {}
             Validity::Expired => params.not_after = rcgen::date_time_ymd(2020, 1, 1),
