@@ -214,6 +214,8 @@ install_units() {
     render "$HERE/$unit"
     ensure_file "$UNIT_DIR/$unit" 0644 root:root "$REPLY"
     if [[ $TOUCHED == *" $unit "* && ${UNIT[$unit.LoadState]-} != not-found ]]; then stale=true; fi
+    # A run that was cut off had written it already.
+    if [[ ${UNIT[$unit.NeedDaemonReload]-} == yes ]]; then stale=true; fi
   done
   for unit in conduit.service "${TIMERS[@]}"; do
     if ! enabled "$unit" && change enable "$unit"; then enable+=("$unit"); fi

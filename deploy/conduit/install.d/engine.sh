@@ -36,7 +36,7 @@ load_units() {
     fi
     for line in "${block[@]}"; do UNIT[$id.${line%%=*}]=${line#*=}; done
     block=() id=''
-  done < <(systemctl show --property=Id,LoadState,ActiveState,MainPID,User,Environment,EnvironmentFiles "$@"; say)
+  done < <(systemctl show --property=Id,LoadState,ActiveState,MainPID,NeedDaemonReload,User,Environment,EnvironmentFiles "$@"; say)
 }
 
 # enabled UNIT: is it started at boot?  Asked of the links on disk: what systemd remembers may be older.

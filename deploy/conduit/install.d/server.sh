@@ -8,6 +8,7 @@ LINK=$ROOT/conduit
 OLD_TARGET= # what the link pointed to
 RECOVERED=  # what a cut-off upgrade was taken back to
 SNAPSHOT=$ROOT/staging/before-upgrade # the data as it was before the new server touched it
+UNPROVED=$ROOT/data/guard.unproved # nobody has served this data since the snapshot; guard.sh removes it when somebody does
 STARTED_AT= # when the new server was started, for the journal
 
 # set_link TARGET: the rename makes it atomic; there is no moment without a server behind the link.
@@ -37,32 +38,45 @@ first_start() {
 # take_snapshot: the stopped database next to the live one.  RocksDB never changes an *.sst file and media is written
 # once, so both are linked; everything else is appended to in place and must be copied.  Named so only when it is whole.
 take_snapshot() {
-  rm --recursive --force "$SNAPSHOT" "$SNAPSHOT.partial"
+  drop_snapshot
   cp --archive --link "$ROOT/data" "$SNAPSHOT.partial"
   find "$ROOT/data" -maxdepth 1 -type f ! -name '*.sst' -print0 |
     xargs --null --no-run-if-empty cp --archive --remove-destination --target-directory="$SNAPSHOT.partial"
   say "$OLD_TARGET" >"$SNAPSHOT.target"
+  # By a rename: the directory is the server's, who may have put a link there.
+  : >"$SNAPSHOT.unproved"
+  mv --force --no-target-directory "$SNAPSHOT.unproved" "$UNPROVED"
   mv --no-target-directory "$SNAPSHOT.partial" "$SNAPSHOT"
 }
 
-# drop_snapshot: the new server has proved itself.
-drop_snapshot() { rm --recursive --force "$SNAPSHOT" "$SNAPSHOT.target"; }
+# drop_snapshot: the new server has proved itself.  What is half removed must not be taken for a snapshot.
+drop_snapshot() {
+  rm --recursive --force "$SNAPSHOT.partial"
+  if [[ -d $SNAPSHOT ]]; then mv --no-target-directory "$SNAPSHOT" "$SNAPSHOT.partial"; fi
+  rm --recursive --force "$SNAPSHOT.partial" "$SNAPSHOT.target"
+}
 
-# exchange_data: the snapshot becomes the data; what the failed server left stays in staging/failed until the end.
+# exchange_data: the snapshot becomes the data, and the server that it belongs to gets its link back; what the failed server
+# left stays in staging/failed until the end.  Between the renames there is no data, and guard.sh starts nothing: neither
+# server ever finds the other's.
 exchange_data() {
   rm --recursive --force "$ROOT/staging/failed"
   if [[ -d $ROOT/data ]]; then mv --no-target-directory "$ROOT/data" "$ROOT/staging/failed"; fi
+  set_link "$(<"$SNAPSHOT.target")"
   mv --no-target-directory "$SNAPSHOT" "$ROOT/data"
   rm --force "$SNAPSHOT.target"
 }
 
-# recover_upgrade: an upgrade that was killed left its snapshot.  Where the server runs it has proved itself, and people
-# have written since; where it does not, everything goes back to before the upgrade, and this run starts from there.
+# recover_upgrade: an upgrade that was killed left its snapshot.  Where a server has served since, with the new binary or with
+# the old one, people have written; where none has, everything goes back to before the upgrade, and this run starts from there.
 recover_upgrade() {
-  remove "$SNAPSHOT.partial"
-  [[ -d $SNAPSHOT ]] || return 0
-  if [[ ${UNIT[conduit.service.ActiveState]-} == active ]]; then
-    remove "$SNAPSHOT" "$SNAPSHOT.target"
+  remove "$SNAPSHOT.partial" "$ROOT/staging/failed"
+  if [[ ! -d $SNAPSHOT ]]; then
+    remove "$SNAPSHOT.target" "$SNAPSHOT.unproved"
+    return
+  fi
+  if [[ -d $ROOT/data && ! -e $UNPROVED || ${UNIT[conduit.service.ActiveState]-} == active ]]; then
+    if change remove "$SNAPSHOT"; then drop_snapshot; fi
     return
   fi
   RECOVERED=$(<"$SNAPSHOT.target")
@@ -70,7 +84,6 @@ recover_upgrade() {
   if change recover "$ROOT/data" "(an upgrade was cut off; back to $RECOVERED)"; then
     systemctl kill --signal=KILL conduit.service 2>/dev/null || true
     systemctl stop conduit.service || true
-    set_link "$RECOVERED"
     exchange_data
     rm --recursive --force "$ROOT/staging/failed"
   fi
@@ -79,28 +92,33 @@ recover_upgrade() {
 # guarded_start NEW_TARGET: stop, snapshot, swap, start; or everything back as it was (exit 4).
 guarded_start() {
   lock backup # a backup that has the server stopped would start it under our hands
-  trap 'roll_back "interrupted"' INT TERM
+  trap 'roll_back "was interrupted"' INT TERM
+  # The server is not left stopped for, say, a disk that is full.
+  trap '((BASH_SUBSHELL)) || roll_back "could not be put in place: \`$BASH_COMMAND\` failed"' ERR
   systemctl stop conduit.service
   systemctl reset-failed conduit.service 2>/dev/null || true
   take_snapshot
   if [[ $1 != "$OLD_TARGET" ]]; then set_link "$1"; fi
   start_conduit || roll_back "did not become healthy within $CONDUIT_HEALTHY_WITHIN s, or not as this site"
   trap - INT TERM
+  trap 'unexpected $? "$BASH_COMMAND"' ERR
   drop_snapshot
 }
 
 # roll_back REASON: the old server on the old data.
 roll_back() {
   trap '' INT TERM
+  trap 'unexpected $? "$BASH_COMMAND"' ERR
   local failed=${RELEASE:-}
   note "conduit $1; rolling back"
   show_journal
   systemctl kill --signal=KILL conduit.service 2>/dev/null || true
   systemctl stop conduit.service || true
   undo_files
-  set_link "$OLD_TARGET"
+  rm --recursive --force "$SNAPSHOT.partial"
   # What the failed server wrote was acknowledged to nobody; what it migrated the old one cannot read.
   if [[ -d $SNAPSHOT ]]; then exchange_data; fi
+  set_link "$OLD_TARGET"
   systemctl daemon-reload
   systemctl reset-failed conduit.service 2>/dev/null || true
   # However short the new server's time was, the old one gets all that it may need.
