@@ -370,8 +370,8 @@ async fn an_upgrade_killed_at_any_command_leaves_a_pair_and_goes_on_when_it_is_r
 #[tokio::test(flavor = "multi_thread")]
 async fn a_way_back_that_is_killed_ends_with_the_old_pair_when_it_is_run_again() -> Outcome {
     scenario(async |stage| {
-        survive(stage, |at| Cut::kill(BACK, at), 1, 30).await?;
-        survive(stage, |at| Cut::kill(RECOVERY, at), 1, 17).await
+        survive(stage, |at| Cut::kill(RECOVERY, at), 1, 17).await?;
+        survive(stage, |at| Cut::kill(BACK, at), 1, 30).await
     })
     .await
 }

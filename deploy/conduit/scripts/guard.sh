@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # What stands between a disaster and a new homeserver; run by conduit.service.
 #   guard.sh data      before the start: an existing site's data directory must hold a database.  Conduit would create
-#                      another one without a word, with a new signing key.  Nor is a database started again that has lost its key.
-#   guard.sh identity  after the start, as the server's user and in its sandbox: waits until it answers, then compares its signing
-#                      key with site.identity.
+#                      another one without a word, with a new signing key.  Nor is a database started again that has lost
+#                      its key.
+#   guard.sh identity  after the start, as the server's user and in its sandbox: waits until it answers, then compares its
+#                      signing key with site.identity.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=common.sh
 source "${BASH_SOURCE[0]%/*}/common.sh"
@@ -11,15 +12,15 @@ source "${BASH_SOURCE[0]%/*}/common.sh"
 # Migrations of a large database may take a while; below TimeoutStartSec of the unit.
 : "${CONDUIT_START_WAIT:=120}"
 
-# Both lie in the data that they are about, so that a restore takes them away with it.  They are written by the server's user:
-# root writes nothing where that user could have put a link.
+# Both lie in the data that they are about, so that a restore takes them away with it.  They are written by the server's
+# user: root writes nothing where that user could have put a link.
 REFUSED=$CONDUIT_ROOT/data/guard.refused # the identity that this database did not have
 DOUBT=$CONDUIT_ROOT/data/guard.doubt     # the run in which the server ended before it answered
 
 identity() { printf '%s %s %s' "$(site_identity server_name)" "$(site_identity key_id)" "$(site_identity public_key)"; }
 
-# key_deleted: whether the last run found its signing key unreadable.  Then Conduit has deleted it (src/service/globals/mod.rs)
-# and would publish a new one after the next start.
+# key_deleted: whether the last run found its signing key unreadable.  Then Conduit has deleted it (Conduit
+# src/service/globals/mod.rs:159) and would publish a new one after the next start.
 key_deleted() {
   local run
   if [[ ! -f $DOUBT ]] || ! read -r run <"$DOUBT" || [[ ! $run =~ ^[0-9a-f]{32}$ ]]; then return 1; fi
