@@ -79,17 +79,17 @@ run_restic() {
 # give_up_when_stuck PID: kills restic once it has done next to nothing for STORE_PATIENCE seconds: neither moved 64 KiB, from
 # or to disk or network, nor computed for a tenth of a second. No bound on the whole: a first upload may take days.
 give_up_when_stuck() {
-  local pid=$1 before=0 done_ fd
+  local pid=$1 before=0 did fd
   for fd in "${LOCKS[@]}"; do exec {fd}>&-; done
   until timeout "$STORE_PATIENCE" tail --follow --pid="$pid" --sleep-interval=0.1 /dev/null; do
     # A hundredth of a second of its two kinds of processor time counts as 6.4 KiB.
-    done_=$(awk '/char:/ { n += $2 } NF > 40 { n += 6554 * ($14 + $15) } END { print n + 0 }' "/proc/$pid"/{io,stat} 2>/dev/null) || return 0
-    if ((done_ - before < 65536)); then
+    did=$(awk '/char:/ { n += $2 } NF > 40 { n += 6554 * ($14 + $15) } END { print n + 0 }' "/proc/$pid"/{io,stat} 2>/dev/null) || return 0
+    if ((did - before < 65536)); then
       printf 'the store moved nothing for %s s (STORE_PATIENCE): gave up\n' "$STORE_PATIENCE" >&2
       kill -KILL "$pid" || true
       return 0
     fi
-    before=$done_
+    before=$did
   done
 }
 

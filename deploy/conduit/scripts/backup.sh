@@ -151,13 +151,13 @@ find_repository() {
     [[ ! -f $RESTIC_REPOSITORY/config ]] || return 0
   else
     if [[ -s $RESTIC_PASSWORD_FILE ]]; then
-      said=$(run_restic cat config --no-lock 2>&1 >/dev/null) || true
+      if said=$(run_restic cat config --no-lock 2>&1 >/dev/null); then return 0; fi
     else
       # Whether there is a repository shows before the password counts.
       said=$(RESTIC_PASSWORD_FILE='' RESTIC_PASSWORD=none run_restic cat config --no-lock 2>&1 >/dev/null) || true
     fi
     case $said in
-      '' | *'wrong password or no key found'*) return 0 ;;
+      *'wrong password or no key found'*) return 0 ;;
       *'does not exist'*) ;;
       *) fail 3 "the repository \`$RESTIC_REPOSITORY\` does not answer: $(reason <<<"$said")" "is the store up, and are address and credentials in \`$ROOT/backup.env\` right? Nothing was touched; run it again" ;;
     esac
