@@ -387,6 +387,9 @@ async fn a_corrupted_or_missing_key_never_becomes_a_new_identity() -> Outcome {
 
         let cut = stays_down(site, "cut").await?;
         nobody_new(site, &cut).await?;
+        let kept = host.try_shell("/opt/conduit/scripts/backup.sh").await?;
+        let said = format!("exit {}\n{}", kept.exit, kept.stderr);
+        must(kept.exit == 3 && said.contains("lost-key.md"), "back up no database without its key", said)?;
         site.follow("lost-key.md", &[("SNAPSHOT", &snapshot.id), ("DRAIN", "0")]).await?;
         host.shell("rm -r /opt/good").await?;
         same("the site", &before, &fleet.fingerprint(site).await?)

@@ -120,6 +120,11 @@ preflight() {
   [[ -z $odd || $odd == "$DATA"/media ]] ||
     fail 3 "media lies in \`$odd\`, outside of \`$DATA/media\`" "remove \`path\` from [global.media] and move the files"
   odd=$(check_database "$DATA") || fail 3 "\`$DATA\` is not a database: $odd" "restore a backup (restore.md)"
+  # guard.sh's marks: a database that has lost its key would be the newest backup, and drive out those that have it.
+  for odd in refused doubt; do
+    [[ ! -e $DATA/guard.$odd ]] || fail 3 "conduit did not come up with this database, or as another server (\`$DATA/guard.$odd\`)" \
+      "\`systemctl start conduit\` says why; if its key is lost, lost-key.md"
+  done
   odd=$(find "$DATA" ! -type f ! -type d -print -quit)
   [[ -z $odd ]] || fail 3 "\`$odd\` is neither file nor directory" "nothing but Conduit's files belongs into \`$DATA\`"
   odd=$(find "$DATA" -regextype posix-extended ! -regex '[A-Za-z0-9._/@+-]+' -print -quit)
