@@ -245,12 +245,12 @@ impl Law {
             );
         }
         for (point, ratio) in &self.ratios {
-            let fails = match ratio.ci_hi {
-                Some(upper) if upper > LOW => format!(": not Low ({})", ratio.word()),
-                Some(_) => String::new(),
-                None => ": one pair, no interval".to_owned(),
+            let word = match (ratio.ci_lo, ratio.ci_hi) {
+                (Some(lower), _) if lower > LOW => "Low fails here",
+                (_, Some(upper)) if upper <= LOW => "Low",
+                _ => "undecided",
             };
-            let _ = writeln!(text, "- at {point}: ratio {}{fails}", ratio.shown());
+            let _ = writeln!(text, "- at {point}: ratio {}: {word}", ratio.shown());
         }
         if self.lines.len() == 2 {
             let ends = self.ends().map_or(
@@ -480,7 +480,7 @@ mod tests {
         );
         let failing: Vec<_> = text
             .lines()
-            .filter(|line| line.contains("not Low"))
+            .filter(|line| line.contains("Low fails"))
             .collect();
         assert!(
             failing.len() == 2
@@ -503,7 +503,7 @@ mod tests {
         let text = law.markdown();
         assert_eq!(text.matches("no growth is certain").count(), 2, "{text}");
         assert!(
-            !text.contains("not Low") && text.contains("no end of \"Low\" is certain"),
+            !text.contains("Low fails") && text.contains("no end of \"Low\" is certain"),
             "{text}"
         );
     }

@@ -236,7 +236,10 @@ fn synapse(run: &mut Command, source: &Source, port: u16, data: &Path) -> Result
         "-c",
     ]);
     let server = "python3 -m synapse.app.homeserver --config-path /data/homeserver.yaml";
-    run.arg(format!("{server} --generate-keys && exec {server}"));
+    // On data that are there already, the keys are, too.
+    run.arg(format!(
+        "{{ test -e /data/signing.key || {server} --generate-keys; }} && exec {server}"
+    ));
     Ok(())
 }
 
