@@ -296,8 +296,12 @@ async fn ask(http: reqwest::Client, url: String, enough: Arc<AtomicBool>) -> See
     let mut last = Instant::now();
     while !enough.load(Ordering::Relaxed) {
         pulse.tick().await;
-        let asked = http.get(&url).timeout(Duration::from_secs(30)).send().await;
-        match asked.and_then(reqwest::Response::error_for_status) {
+        // To its end: answers that are left lying make the connection give up after a thousand of them.
+        let asked = async {
+            let request = http.get(&url).timeout(Duration::from_secs(30));
+            request.send().await?.error_for_status()?.bytes().await
+        };
+        match asked.await {
             Ok(_) => {
                 seen.pause = seen.pause.max(last.elapsed());
                 last = Instant::now();

@@ -7,7 +7,7 @@ use harness::host::{BUNDLE, Needs};
 use harness::rehearse::{self, Fleet, backed_up, not_reborn, registers_nobody, restored, same};
 use harness::scenario::{Outcome, nothing_left, scenario};
 use harness::visitors::Visitors;
-use harness::{OrBlame, authority, tools};
+use harness::{Failure, OrBlame, authority, tools};
 use scenarios::{
     ABROAD, HOME, INSTALL, any_site, fleet_site, impatient, installation, login, must,
     register_abroad, room, unchanged,
@@ -451,7 +451,7 @@ async fn nobody_notices_a_backup_and_what_was_acknowledged_before_it_is_in_it() 
             seen.all_there_once(reader, &social).await?;
             site.lose_data().await?;
             restored(&site, &snapshot.id).await?;
-            Ok::<_, harness::Failure>((seen, began))
+            Ok::<_, Failure>((seen, began))
         };
         let (seen, began) = backed_up_under_way("patient").await?;
         seen.there_without_gap(reader, &social, began).await?;
@@ -463,7 +463,7 @@ async fn nobody_notices_a_backup_and_what_was_acknowledged_before_it_is_in_it() 
         )?;
 
         let forget = format!(
-            "sed -i 's|^ *list_tree \"$STAGE\" >|truncate -s 0 \"$STAGE\"/data/*.log; &|' {SCRIPT} && grep -q truncate {SCRIPT}"
+            "sed -i 's|^ *list_staged >|truncate -s 0 \"$STAGE\"/data/*.log; &|' {SCRIPT} && grep -q truncate {SCRIPT}"
         );
         host.shell(&forget).await?;
         let (seen, began) = backed_up_under_way("forgotten").await?;
@@ -597,7 +597,7 @@ async fn a_backup_killed_at_any_step_leaves_the_server_running_and_no_snapshot_t
 }
 
 /// The disk fills up. A backup that cannot be whole is refused or fails with a reason, the server goes on, nothing is
-/// catalogued, and with room again the next one is whole.
+/// catalogued, and with room again the next one is whole. So is one of a site that is larger than the disk.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_on_a_full_disk_fails_with_a_reason_and_leaves_the_server_running() -> Outcome {
     scenario(async |stage| {
@@ -614,7 +614,55 @@ async fn a_backup_on_a_full_disk_fails_with_a_reason_and_leaves_the_server_runni
         let catalogue = site.host.try_shell("test -s /opt/conduit/backups/catalog.jsonl").await?;
         must(catalogue.exit != 0, "catalogue nothing that is not whole", &said)?;
         site.host.shell("curl -sf -o /dev/null http://127.0.0.1:6167/_matrix/client/versions; rm /opt/ballast").await?;
+        // Of holes: what a large site needs is reckoned without rounding.
+        let giant = "mkdir -p /opt/conduit/data/media; truncate -s 5G /opt/conduit/data/media/giant; \
+                     /opt/conduit/scripts/backup.sh 2>&1; echo exit $?; rm /opt/conduit/data/media/giant";
+        let said = site.host.shell(giant).await?;
+        must(said.contains("exit 3") && said.contains("needs about 6."), "say how much a large site needs", said)?;
         backed_up(&site).await.map(|_| ())
+    })
+    .await
+}
+
+/// A byte of a file that nobody writes changes: the disk fails. Backups do not read again what has not been written, and what
+/// they keep is what was there before; but each reads a tenth, and the one whose turn it is names the file.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_unwritten_is_not_kept_and_is_named_in_its_turn() -> Outcome {
+    const CHANGE: &str = "set -e; cd /opt/conduit; f=data/media/kept; touch -r $f /run/then; \
+         printf '\\377\\376\\375' | dd of=$f bs=1 seek=500 conv=notrunc status=none; touch -r /run/then $f; \
+         echo $f $(($(stat -c %i $f) % 10)) $(wc -l <backups/catalog.jsonl)";
+    scenario(async |stage| {
+        let (site, _) = any_site(stage).await?;
+        let host = &site.host;
+        let first = "mkdir -p /opt/conduit/data/media; printf 'a file of some length\\n%.0s' $(seq 100) >/opt/conduit/data/media/kept; \
+                     /opt/conduit/scripts/backup.sh";
+        host.shell(first).await?;
+        let changed = host.shell(CHANGE).await?;
+        let mut words = changed.split_whitespace();
+        let file = words.next().unwrap_or_default().to_owned();
+        let numbers: Vec<usize> = words.filter_map(|word| word.parse().ok()).collect();
+        let [turn, count] = numbers[..] else {
+            return Err(Failure::harness("change a byte").last_seen(changed));
+        };
+        // Backups before its turn: as many lines more as it takes, of a backup that there is.
+        let lines = |missing: usize| {
+            format!(
+                "cd /opt/conduit/backups; for n in $(seq {missing}); do tail -n 1 catalog.jsonl >>catalog.jsonl; done; \
+                 /opt/conduit/scripts/backup.sh 2>&1; echo exit $?"
+            )
+        };
+        let mut missing = (10 + turn - count % 10) % 10;
+        if missing != 0 {
+            let said = host.shell(&lines(0)).await?;
+            must(said.contains("exit 0"), "keep the file as it was", said)?;
+            missing -= 1;
+        }
+        let said = host.shell(&lines(missing)).await?;
+        must(
+            said.contains("exit 5") && said.contains("although nobody wrote it") && said.contains(&*file),
+            "name what has changed unwritten",
+            said,
+        )
     })
     .await
 }

@@ -21,6 +21,16 @@ async fn bench(stage: &Stage) -> Result<Arc<Settled<Mutex<Bench>>>> {
     inside(BENCH.get(async |world| Ok(Mutex::new(Bench::set_up(world, &conduit).await?)))).await
 }
 
+/// The fault happens, the script ends as it may, and every invariant holds.
+async fn survives(bench: &Bench, fault: &Fault) -> Result<()> {
+    let trial = bench.put(fault).await?;
+    must(
+        trial.as_ref().is_some_and(|trial| trial.broken.is_empty()),
+        &format!("keep every invariant: {fault}"),
+        format!("{trial:?}"),
+    )
+}
+
 /// A sample of the sweep, drawn from the world's seed.
 #[tokio::test(flavor = "multi_thread")]
 async fn drawn_faults_leave_the_six_invariants_standing() -> Outcome {
@@ -67,12 +77,7 @@ async fn a_restore_ends_with_the_old_data_or_the_new_and_nothing_between() -> Ou
         )?;
         let killed = Fault::kill(Script::Restore, "swap-middle", true);
         for fault in refused.into_iter().chain([killed]) {
-            let trial = bench.put(&fault).await?;
-            must(
-                trial.as_ref().is_some_and(|trial| trial.broken.is_empty()),
-                &format!("keep every invariant: {fault}"),
-                format!("{trial:?}"),
-            )?;
+            survives(&bench, &fault).await?;
         }
         Ok(())
     })
@@ -95,12 +100,7 @@ async fn a_power_cut_between_two_renames_loses_nothing() -> Outcome {
             Fault::power(Script::Restore, "swap", Moment::AtOnce).undone(),
             Fault::power(Script::Restore, "journal", Moment::Call(RENAMES, 4)),
         ] {
-            let trial = bench.put(&fault).await?;
-            must(
-                trial.as_ref().is_some_and(|trial| trial.broken.is_empty()),
-                &format!("keep every invariant: {fault}"),
-                format!("{trial:?}"),
-            )?;
+            survives(&bench, &fault).await?;
         }
         Ok(())
     })
@@ -118,12 +118,7 @@ async fn a_backup_and_a_restore_without_memory_end() -> Outcome {
             Fault::memory(Script::Backup, "archive", 8),
             Fault::memory(Script::Restore, "unpack", 8),
         ] {
-            let trial = bench.put(&fault).await?;
-            must(
-                trial.as_ref().is_some_and(|trial| trial.broken.is_empty()),
-                &format!("end, and keep every invariant: {fault}"),
-                format!("{trial:?}"),
-            )?;
+            survives(&bench, &fault).await?;
         }
         Ok(())
     })
@@ -307,12 +302,7 @@ async fn a_backup_that_cannot_be_read_back_ends() -> Outcome {
         let bench = bench(stage).await?;
         let bench = bench.lock().await;
         let fault = Fault::disk(Script::Backup, "verify", false, 4).ending("5");
-        let ended = bench.put(&fault).await?;
-        must(
-            ended.as_ref().is_some_and(|trial| trial.broken.is_empty()),
-            "end, and keep every invariant",
-            format!("{ended:?}"),
-        )
+        survives(&bench, &fault).await
     })
     .await
 }

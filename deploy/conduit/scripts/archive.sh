@@ -83,7 +83,7 @@ give_up_when_stuck() {
   for fd in "${LOCKS[@]}"; do exec {fd}>&-; done
   until timeout "$STORE_PATIENCE" tail --follow --pid="$pid" --sleep-interval=0.1 /dev/null; do
     # A hundredth of a second of its two kinds of processor time counts as 6.4 KiB.
-    did=$(awk '/char:/ { n += $2 } NF > 40 { n += 6554 * ($14 + $15) } END { print n + 0 }' "/proc/$pid"/{io,stat} 2>/dev/null) || return 0
+    did=$(awk '/char:/ { n += $2 } NF > 40 { n += 6554 * ($14 + $15) } END { printf "%.0f\n", n }' "/proc/$pid"/{io,stat} 2>/dev/null) || return 0
     if ((did - before < 65536)); then
       printf 'the store moved nothing for %s s (STORE_PATIENCE): gave up\n' "$STORE_PATIENCE" >&2
       kill -KILL "$pid" || true
