@@ -62,6 +62,8 @@ start_unit() {
   start=$!
   tail --sleep-interval=0.1 --lines=+1 --follow --pid="$start" "$progress" >&2
   wait "$start" || true
+  # The last word on a run that was killed is ensure-running's; systemd bounds it (TimeoutStopSec).
+  while [[ $(systemctl show -P ActiveState "$UNIT") == deactivating ]]; do sleep 0.1; done
 
   # The timer may have been quicker: then this request was not the one that ran.
   if [[ -e $RUN/request ]]; then
