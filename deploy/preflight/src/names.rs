@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::discovery::Host;
 use crate::dns::{Answer, Data, Kind, Names, NoAnswer, Transport};
 use crate::guard::is_own;
-use crate::web::{PATIENCE, Request, Web};
+use crate::web::{ANSWER, Request, Web};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -477,7 +477,7 @@ fn service(context: &Context, record: &str, name: &str, data: &Data) -> Finding 
             },
             Err(error) => Finding::failed(
                 format!("{what}: {error}"),
-                format!("an answer within {} s", PATIENCE.as_secs()),
+                format!("an answer within {} s", ANSWER.as_secs()),
                 "correct the port or the target, or remove the record",
             ),
         });

@@ -27,8 +27,11 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
 };
 
-/// How long one connection, and then one answer, may take.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one connection may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one answer may take: longer than the kit's Caddy has a request wait for Conduit (`lb_try_duration`), so that its
+/// answer for a server that is down is seen.
+pub const ANSWER: Duration = Duration::from_secs(15);
 
 /// What is wanted of whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -235,7 +238,7 @@ impl Web for Https {
         let config = Config::builder()
             .http_status_as_error(false)
             .max_redirects(0)
-            .timeout_global(Some(PATIENCE))
+            .timeout_global(Some(ANSWER))
             .proxy(None)
             .user_agent("fleet-preflight")
             .build();
@@ -389,7 +392,7 @@ impl Established {
         timeout: NextTimeout,
         act: impl FnOnce(&mut Self) -> io::Result<T>,
     ) -> Result<T, ureq::Error> {
-        let left = (*timeout.after).clamp(Duration::from_millis(1), PATIENCE);
+        let left = (*timeout.after).clamp(Duration::from_millis(1), ANSWER);
         self.stream.sock.set_read_timeout(Some(left))?;
         self.stream.sock.set_write_timeout(Some(left))?;
         act(self).map_err(|error| match error.kind() {
