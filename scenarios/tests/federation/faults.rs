@@ -145,12 +145,9 @@ async fn carries(
     let by_itself = receives(hearer, &garden, &said.messages, BY_ITSELF).await;
     let waits = ways.speaking.server.is_conduit();
     match (column.meanwhile, by_itself) {
-        (Meanwhile::Refused, outcome) if waits => {
-            stage
-                .flaws
-                .known(&NO_RETRY_TIMER, &ways.speaking.server, outcome)?
-        }
-        (Meanwhile::Either, outcome @ Err(_)) if waits => {
+        // A proxy that waits for its server may deliver what was sent to it meanwhile; that nothing else does, E12 of
+        // `outages.rs` insists on.
+        (Meanwhile::Refused | Meanwhile::Either, outcome @ Err(_)) if waits => {
             stage
                 .flaws
                 .known(&NO_RETRY_TIMER, &ways.speaking.server, outcome)?
